@@ -1,0 +1,72 @@
+# 变量可以在命令行上改：make demo PYTHON=python3.12 VENV=/tmp/venv
+PYTHON   ?= python3
+VENV     ?= .venv
+PIP_ARGS ?=
+LAB_ARGS ?=
+
+BIN := $(VENV)/bin
+# 装好之后才写下的记号；pyproject.toml 或 constraints.txt 改了就重装。
+CORE   := $(VENV)/.installed-core
+COURSE := $(VENV)/.installed-course
+TEST   := $(VENV)/.installed-test
+PINS   := pyproject.toml constraints.txt
+
+NOTEBOOKS := $(wildcard chapters/*.ipynb chapters/solutions/*.ipynb)
+NBVAL     := --nbval-lax --nbval-current-env --nbval-cell-timeout=120
+
+.DEFAULT_GOAL := help
+.PHONY: help demo course test lint format clean
+
+help:
+	@echo 'make demo    装好 sam_lite，用自带的小权重分割一张真实照片'
+	@echo 'make course  把章节复制到 my/（不覆盖你的文件），打开 JupyterLab'
+	@echo 'make test    代码检查、类型检查、全部测试和全部笔记本'
+	@echo 'make lint    只做代码检查和类型检查'
+	@echo 'make format  整理代码格式'
+	@echo 'make clean   删去环境和缓存，保留 my/ 和 runs/'
+	@echo '变量：PYTHON=python3  VENV=.venv  PIP_ARGS=（给 pip 的参数，例如镜像）'
+
+demo: $(CORE)
+	$(BIN)/sam-lite demo
+
+course: $(COURSE)
+	$(BIN)/python chapters/start.py $(LAB_ARGS)
+
+test: lint
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests $(if $(NOTEBOOKS),$(NBVAL) $(NOTEBOOKS))
+
+lint: $(TEST)
+	$(BIN)/python -m ruff check
+	$(BIN)/python -m ruff format --check
+	$(BIN)/python -m mypy
+
+format: $(TEST)
+	$(BIN)/python -m ruff check --fix
+	$(BIN)/python -m ruff format
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# 第一行把过旧的 Python 挡在外面；环境已经有了，venv 会接着用它。
+define install
+@$(PYTHON) -c "import sys; sys.version_info >= (3, 10) or sys.exit('需要 Python 3.10 或更新的版本，现在是 ' + sys.version.split()[0])"
+$(PYTHON) -m venv $(VENV)
+$(BIN)/python -m pip install -c constraints.txt -e '$(WHAT)' $(PIP_ARGS)
+endef
+
+$(CORE): WHAT := .
+$(CORE): $(PINS)
+	$(install)
+	@touch $(CORE)
+
+$(COURSE): WHAT := .[course]
+$(COURSE): $(PINS)
+	$(install)
+	@touch $(CORE) $(COURSE)
+
+$(TEST): WHAT := .[course,test]
+$(TEST): $(PINS) tests/requirements-nodeps.txt
+	$(install)
+	$(BIN)/python -m pip install --no-deps -r tests/requirements-nodeps.txt $(PIP_ARGS)
+	@touch $(CORE) $(COURSE) $(TEST)

@@ -1,0 +1,48 @@
+"""打开课程：把 `chapters/` 里的文件复制到 `my/`，再启动 JupyterLab。
+
+`my/` 里已有的文件一概不动，更新课程之后再运行一次，只会添上新的章节。
+运行：`python chapters/start.py`；后面的参数原样交给 JupyterLab。
+"""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+CHAPTERS = Path(__file__).resolve().parent
+ROOT = CHAPTERS.parent
+SKIPPED = {"start.py", "__pycache__", ".ipynb_checkpoints"}
+
+
+def copy_new(source: Path, target: Path) -> list[Path]:
+    """把 `source` 里有而 `target` 里没有的文件复制过去，返回它们的相对路径。"""
+    added = []
+    for path in sorted(source.rglob("*")):
+        relative = path.relative_to(source)
+        copy = target / relative
+        if path.is_dir() or SKIPPED & set(relative.parts) or copy.exists():
+            continue
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        part = copy.with_name(copy.name + ".part")
+        shutil.copyfile(path, part)
+        part.replace(copy)  # 中途断掉也不会留下半个文件
+        added.append(relative)
+    return added
+
+
+def main() -> int:
+    my = ROOT / "my"
+    my.mkdir(exist_ok=True)
+    added = copy_new(CHAPTERS, my)
+    print(f"新复制到 my/ 的文件：{len(added)} 个；已有的文件没有改动。")
+    first = my / "00_quickstart.ipynb"
+    if not first.exists():
+        print("章节还在编写中，JupyterLab 会打开空的 my/。")
+    page = f"/lab/tree/{(first if first.exists() else my).relative_to(ROOT).as_posix()}"
+    options = [f"--ServerApp.root_dir={ROOT}", f"--LabApp.default_url={page}"]
+    command = [sys.executable, "-m", "jupyterlab", *options, *sys.argv[1:]]
+    return subprocess.run(command, cwd=ROOT).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

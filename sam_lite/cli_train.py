@@ -1,0 +1,106 @@
+"""命令 ``sam-lite train``：画场景、训练、续跑、导出权重。"""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from .config import TINY
+from .errors import SamLiteError
+from .model import Sam, sam_from_config
+from .scene_bank import SceneBank
+from .training import TrainConfig, Trainer, init_for_training
+from .weights import SHIPPED_FILES, load, save
+
+DEFAULTS = TrainConfig()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """train 的全部选项。"""
+    add = parser.add_argument
+    add("--out", type=Path, default=Path("runs/tiny"), help="输出目录")
+    add("--steps", type=int, default=DEFAULTS.steps, help="训练多少步")
+    add("--minutes", type=float, default=0.0, help="改按时间训练：多少分钟")
+    add("--batch", type=int, default=DEFAULTS.batch, help="每步几张图")
+    add("--prompts", type=int, default=DEFAULTS.prompts, help="每张图几组提示")
+    add("--lr", type=float, default=DEFAULTS.lr, help="最高学习率")
+    add("--scenes", type=int, default=20000, help="先画多少张场景（每千张约 200 MB）")
+    add("--bank", type=Path, help="场景放在哪里，默认在输出目录里；可以几次训练共用")
+    add("--seed", type=int, default=0, help="随机种子")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="设备")
+    add("--bfloat16", action="store_true", help="混合精度：GPU 和带 AMX 的 CPU 更快")
+    add("--init", help="从这份权重接着学（型号名或文件），不从零开始")
+    add("--resume", action="store_true", help="从输出目录里的存档接着跑")
+
+
+def train(args: argparse.Namespace) -> None:
+    """先把场景画好，再训练，最后导出 safetensors；中断后加 ``--resume`` 接着来。"""
+    if not args.resume and (args.out / "state.pt").exists():
+        raise SamLiteError(f"{args.out} 里已有存档：加 --resume 接着训练，或换 --out。")
+    bar = progress_bar()
+    torch.manual_seed(args.seed)
+    sam = starting_model(args.init).to(args.device)
+    bank = SceneBank(args.bank or args.out / "scenes", args.scenes, TINY.image_size)
+    drawn = len(bank.ready())
+    with bar(total=len(bank), initial=drawn, desc="画场景", unit="张") as shown:
+        for _ in bank.fill():
+            shown.update()
+
+    config = TrainConfig(
+        steps=args.steps,
+        minutes=args.minutes,
+        batch=args.batch,
+        prompts=args.prompts,
+        lr=args.lr,
+        bfloat16=args.bfloat16,
+        seed=args.seed,
+    )
+    trainer = Trainer(sam, bank, config, args.out)
+    if args.resume and not trainer.resume():
+        raise SamLiteError(f"{args.out} 里没有存档，去掉 --resume 从头训练。")
+    run_with_progress(trainer, bar)
+    path = args.out / SHIPPED_FILES["tiny"]
+    save(sam, path)
+    print(f"训练完了，权重在 {path}。看看它的本事：sam-lite evaluate --checkpoint {path}")
+
+
+def starting_model(init: str | None) -> Sam:
+    """从零开始，或从一份权重开始。"""
+    if init is not None:
+        return load(init)
+    sam = sam_from_config(TINY)
+    init_for_training(sam)
+    return sam
+
+
+def run_with_progress(trainer: Trainer, bar: type) -> None:
+    """跑到头，进度条上显示最近的 IoU；Ctrl-C 时说清楚怎么接着来。"""
+    with bar(total=100, desc="训练", unit="%", bar_format=BAR) as shown:
+
+        def show(record: dict[str, float]) -> None:
+            shown.n = min(100.0, round(100 * trainer.done, 1))
+            loss, click, box = record["loss"], record["click0"], record["box0"]
+            shown.set_postfix_str(
+                f"第 {trainer.step} 步，损失 {loss:.3f}，一点 {click:.2f}，框 {box:.2f}"
+            )
+
+        try:
+            trainer.run(show)
+        except KeyboardInterrupt:
+            raise SamLiteError(
+                f"停在第 {trainer.step} 步，已存档。用原来的命令加 --resume 接着训练。"
+            ) from None
+
+
+BAR = "{desc} {percentage:5.1f}%|{bar}| {elapsed}<{remaining} {postfix}"
+
+
+def progress_bar() -> type:
+    """tqdm 的进度条；它不在核心依赖里，用到才导入。"""
+    try:
+        from tqdm import tqdm
+    except ImportError as error:
+        raise SamLiteError(
+            '训练要用 tqdm 显示进度：pip install "sam-lite[course]"。'
+        ) from error
+    return tqdm

@@ -1,0 +1,53 @@
+"""模型的全部尺寸：一个 SamConfig，四个预设，一眼看完。"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class SamConfig:
+    """一个 SAM 的全部尺寸。
+
+    预设见本文件末尾的 ``PRESETS``。官方三个模型只有前四项不同（论文附录 A，官方
+    ``build_sam.py``）。
+    """
+
+    name: str
+    embed_dim: int  # 图像编码器里每个词元的宽度
+    depth: int  # 编码器有几个 Block
+    num_heads: int  # 编码器的注意力头数，要整除 embed_dim
+    global_attn_indexes: tuple[int, ...]  # 哪几个 Block 用全局注意力，其余用窗口注意力
+    image_size: int = 1024  # 输入边长，像素；照片缩放、填充成这个正方形
+    patch_size: int = 16  # 图像块边长，像素
+    window_size: int = 14  # 窗口边长，单位是图像块；不整除网格时要填充
+    prompt_embed_dim: int = 256  # 提示、掩码解码器、图像嵌入共同的宽度
+    mask_in_chans: int = 16  # 掩码提示的小卷积栈里的通道数
+    decoder_depth: int = 2  # 双向 Transformer 的层数
+    decoder_heads: int = 8  # 双向 Transformer 的注意力头数
+    decoder_mlp_dim: int = 2048  # 双向 Transformer 里 MLP 的隐藏宽度
+    iou_head_hidden_dim: int = 256  # IoU 头的隐藏宽度
+
+    @property
+    def grid_size(self) -> int:
+        """图像嵌入的边长：一边有几个图像块。"""
+        return self.image_size // self.patch_size
+
+
+#                        名字    宽度 层数 头数 全局注意力层
+VIT_B = SamConfig("vit_b", 768, 12, 12, (2, 5, 8, 11))  # 93,735,472 个参数
+VIT_L = SamConfig("vit_l", 1024, 24, 16, (5, 11, 17, 23))  # 312,342,832 个参数
+VIT_H = SamConfig("vit_h", 1280, 32, 16, (7, 15, 23, 31))  # 641,090,608 个参数
+TINY = SamConfig(  # 随包附带权重的小模型；窗口 6 不整除网格 16，填充是真的
+    "tiny",
+    embed_dim=160,
+    depth=6,
+    num_heads=5,
+    global_attn_indexes=(1, 3, 5),
+    image_size=256,
+    window_size=6,
+    prompt_embed_dim=128,
+    decoder_heads=4,
+    decoder_mlp_dim=512,
+    iou_head_hidden_dim=128,
+)
+
+PRESETS = {config.name: config for config in (TINY, VIT_B, VIT_L, VIT_H)}

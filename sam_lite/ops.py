@@ -1,0 +1,71 @@
+"""少数几个算子：PyTorch 与 OneFlow 写法不同，或有易读、快速两条路。
+
+模型的各章模块只管讲清楚计算；后端之间的差别都收在这里，读模型时可以跳过本文件。
+"""
+
+import torch
+import torch.nn.functional as F
+
+try:  # OneFlow 的 mock_torch 下取不存在的名字会抛错，hasattr 也不例外，所以用 try
+    _sdpa = F.scaled_dot_product_attention
+except (AttributeError, NotImplementedError, ImportError):
+    _sdpa = None
+
+IS_ONEFLOW = torch.__name__ == "oneflow"
+
+
+def has_fused_attention() -> bool:
+    """当前后端有没有融合注意力算子。"""
+    return _sdpa is not None
+
+
+def attention_eager(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    scale: float,
+    bias: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """注意力的易读写法：打分、加偏置、softmax、加权求和。
+
+    形状：q ``(..., N, D)``，k、v ``(..., M, D)``，bias 能广播到 ``(..., N, M)``
+    -> ``(..., N, D)``。公式见 "Attention Is All You Need" 3.2.1 节。
+    """
+    scores = (q * scale) @ k.transpose(-2, -1)  # (..., N, M)
+    if bias is not None:
+        scores = scores + bias
+    return scores.softmax(dim=-1) @ v  # (..., N, D)
+
+
+def attention_fused(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    scale: float,
+    bias: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """与 attention_eager 同样的计算，交给一个融合算子：不必存下整张分数表。"""
+    return _sdpa(q, k, v, attn_mask=bias, scale=scale)
+
+
+def layer_norm_channels_first(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float
+) -> torch.Tensor:
+    """在通道维上做层规范化，通道在第二维。
+
+    形状：``(B, C, H, W) -> (B, C, H, W)``。做法是把通道挪到最后，用现成的
+    ``F.layer_norm``，再挪回来：与逐式书写的结果只差浮点舍入，且快得多。
+    """
+    x = x.permute(0, 2, 3, 1)  # (B, H, W, C)
+    x = F.layer_norm(x, (x.shape[-1],), weight, bias, eps)
+    return x.permute(0, 3, 1, 2)  # (B, C, H, W)
+
+
+def resize_antialiased(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """双线性缩放，缩小时先做低通（抗锯齿），与 Pillow 的做法一致。
+
+    形状：``(B, C, H, W) -> (B, C, size[0], size[1])``。
+    """
+    return F.interpolate(
+        image, size, mode="bilinear", align_corners=False, antialias=True
+    )

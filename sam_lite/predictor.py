@@ -1,0 +1,202 @@
+"""第 11 章：SamPredictor，一张图编码一次，提示可以问很多次。"""
+
+import numpy as np
+import torch
+
+from .errors import SamLiteError, problem
+from .model import Sam
+from .preprocess import ResizeLongestSide
+
+
+class SamPredictor:
+    """先 set_image，再 predict；换提示不必重新编码图像。
+
+    对应官方 ``predictor.py``。坐标都在原图上，单位像素，顺序 ``(x, y)``。
+
+    参数：
+        sam_model: 一个 Sam，通常来自 ``sam_lite.load``。
+    """
+
+    def __init__(self, sam_model: Sam) -> None:
+        self.model = sam_model
+        self.transform = ResizeLongestSide(sam_model.image_encoder.img_size)
+        self.reset_image()
+
+    @property
+    def device(self) -> torch.device:
+        """模型所在的设备。"""
+        return self.model.device
+
+    def reset_image(self) -> None:
+        """忘掉当前图像的一切：嵌入、尺寸。"""
+        self.is_image_set = False
+        self.features: torch.Tensor | None = None
+        self.original_size: tuple[int, ...] | None = None
+        self.input_size: tuple[int, ...] | None = None
+        # 官方也有这两个属性，但 reset 时不清，会留下上一张图的尺寸
+        self.orig_h: int | None = None
+        self.orig_w: int | None = None
+        self.input_h: int | None = None
+        self.input_w: int | None = None
+
+    def set_image(self, image: np.ndarray, image_format: str = "RGB") -> None:
+        """编码一张图像，之后就能 predict。
+
+        参数：
+            image: uint8，形状 ``(H, W, 3)``，0–255。
+            image_format: ``"RGB"`` 或 ``"BGR"``。
+
+        错误：形状、类型、image_format 不对时抛 SamLiteError，原来的图像仍然可用。
+        """
+        if image_format not in ("RGB", "BGR"):
+            raise problem("image_format", repr(image_format), '"RGB" 或 "BGR"')
+        check_image(image)
+        if image_format != self.model.image_format:
+            image = image[..., ::-1]
+        resized = self.transform.apply_image(np.ascontiguousarray(image))
+        tensor = torch.from_numpy(resized).to(self.device)
+        tensor = tensor.permute(2, 0, 1).contiguous()[None]  # (1, 3, H', W')
+        self.set_torch_image(tensor, image.shape[:2])
+
+    @torch.no_grad()
+    def set_torch_image(
+        self, transformed_image: torch.Tensor, original_image_size: tuple[int, ...]
+    ) -> None:
+        """编码一张已经缩放好的张量图像。
+
+        参数：
+            transformed_image: ``(1, 3, H', W')``，最长边等于输入边长，0–255，RGB。
+            original_image_size: 缩放之前的 ``(高, 宽)``。
+        """
+        shape = tuple(transformed_image.shape)
+        side = self.model.image_encoder.img_size
+        if len(shape) != 4 or shape[1] != 3 or max(shape[2:]) != side:
+            raise problem(
+                "transformed_image",
+                f"形状 {shape}",
+                f" (1, 3, 高, 宽)、最长边 {side} 的张量",
+                "先用 predictor.transform.apply_image_torch 缩放。",
+            )
+        features = self.model.image_encoder(self.model.preprocess(transformed_image))
+        self.reset_image()
+        self.original_size = tuple(original_image_size)
+        self.input_size = shape[-2:]
+        self.orig_h, self.orig_w = self.original_size
+        self.input_h, self.input_w = self.input_size
+        self.features = features  # (1, C, h, w)
+        self.is_image_set = True
+
+    def predict(
+        self,
+        point_coords: np.ndarray | None = None,
+        point_labels: np.ndarray | None = None,
+        box: np.ndarray | None = None,
+        mask_input: np.ndarray | None = None,
+        multimask_output: bool = True,
+        return_logits: bool = False,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """按一组提示分割当前图像，进出都是 numpy。
+
+        参数：
+            point_coords: 点，``(N, 2)``，(x, y)。
+            point_labels: ``(N,)``，1 正点，0 负点。
+            box: ``(4,)``，(x0, y0, x1, y1)。
+            mask_input: 上一次的低分辨率 logits，``(1, 4h, 4w)``（vit_b 是 256×256）。
+            multimask_output: 真则三张掩码，假则一张；只有一个点时建议真。
+            return_logits: 真则掩码不做阈值，返回 logits。
+
+        返回：掩码 ``(C, H, W)``（布尔，或浮点 logits）、预测的 IoU ``(C,)``、低分辨率
+            logits ``(C, 4h, 4w)``。
+        """
+        self._check_image_set()
+        coords = labels = boxes = masks = None
+        if point_coords is not None:
+            if point_labels is None:
+                raise problem(
+                    "point_labels",
+                    "None",
+                    f"与 point_coords 等长（{len(point_coords)}）的标签",
+                    "每个点都要一个标签：1 正点，0 负点。",
+                )
+            points = self.transform.apply_coords(point_coords, self.original_size)
+            coords = self._tensor(points, torch.float)[None]  # (1, N, 2)
+            labels = self._tensor(point_labels, torch.int)[None]  # (1, N)
+        if box is not None:
+            scaled = self.transform.apply_boxes(box, self.original_size)
+            boxes = self._tensor(scaled, torch.float)  # (1, 4)
+        if mask_input is not None:
+            masks = self._tensor(mask_input, torch.float)[None]  # (1, 1, 4h, 4w)
+
+        masks, iou, low_res = self.predict_torch(
+            coords, labels, boxes, masks, multimask_output, return_logits
+        )
+        masks = masks if masks.dtype == torch.bool else masks.float()
+        return (
+            masks[0].cpu().numpy(),
+            iou[0].float().cpu().numpy(),  # numpy 没有 bfloat16，一律交出 float32
+            low_res[0].float().cpu().numpy(),
+        )
+
+    @torch.no_grad()
+    def predict_torch(
+        self,
+        point_coords: torch.Tensor | None,
+        point_labels: torch.Tensor | None,
+        boxes: torch.Tensor | None = None,
+        mask_input: torch.Tensor | None = None,
+        multimask_output: bool = True,
+        return_logits: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """按 B 组提示分割当前图像；坐标已经用 ``transform`` 搬到缩放后的图上。
+
+        参数：
+            point_coords ``(B, N, 2)``、point_labels ``(B, N)``、boxes ``(B, 4)``、
+            mask_input ``(B, 1, 4h, 4w)``；其余同 predict。
+
+        返回：掩码 ``(B, C, H, W)``、预测的 IoU ``(B, C)``、低分辨率 logits
+            ``(B, C, 4h, 4w)``。
+        """
+        self._check_image_set()
+        points = None if point_coords is None else (point_coords, point_labels)
+        sparse, dense = self.model.prompt_encoder(
+            points=points, boxes=boxes, masks=mask_input
+        )
+        low_res_masks, iou_predictions = self.model.mask_decoder(
+            image_embeddings=self.features,
+            image_pe=self.model.prompt_encoder.get_dense_pe(),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            multimask_output=multimask_output,
+        )
+        masks = self.model.postprocess_masks(
+            low_res_masks, self.input_size, self.original_size
+        )
+        if not return_logits:
+            masks = masks > self.model.mask_threshold
+        return masks, iou_predictions, low_res_masks
+
+    def get_image_embedding(self) -> torch.Tensor:
+        """当前图像的嵌入，``(1, C, h, w)``；vit_b 是 ``(1, 256, 64, 64)``。"""
+        self._check_image_set()
+        return self.features
+
+    def _tensor(self, array: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
+        return torch.as_tensor(array, dtype=dtype, device=self.device)
+
+    def _check_image_set(self) -> None:
+        if not self.is_image_set:
+            raise SamLiteError("还没有图像：先调用 set_image，再用提示去问。")
+
+
+def check_image(image: np.ndarray) -> None:
+    """只接受 uint8 的 ``(H, W, 3)``，别的给出改法。"""
+    kind = f"{getattr(image, 'dtype', type(image).__name__)}"
+    shape = getattr(image, "shape", None)
+    mend = "用 PIL 读图时：np.array(Image.open(路径).convert('RGB'))。"
+    if kind.startswith("float"):
+        mend = "浮点图像先乘 255（如果在 0–1 之间），再 .astype(np.uint8)。"
+    good = isinstance(image, np.ndarray) and image.dtype == np.uint8
+    if not good or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise problem(
+            "image", f"{kind}、形状 {shape}", " uint8、形状 (高, 宽, 3) 的数组", mend
+        )

@@ -1,0 +1,115 @@
+"""第 1 章：把任意大小的照片变成模型要的正方形，并把点和框一起搬过去。"""
+
+from copy import deepcopy
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from . import ops
+from .errors import problem
+
+# ImageNet 的通道均值与标准差，单位是 0–255 的像素值，顺序 RGB
+PIXEL_MEAN = (123.675, 116.28, 103.53)
+PIXEL_STD = (58.395, 57.12, 57.375)
+
+
+class ResizeLongestSide:
+    """按最长边缩放图像、点和框；numpy 与 torch 各有一套。
+
+    对应官方 ``utils/transforms.py``。坐标是像素，顺序 ``(x, y)``；尺寸的顺序是
+    ``(高, 宽)``。
+
+    参数：
+        target_length: 缩放后最长边的像素数，也就是模型的输入边长。
+    """
+
+    def __init__(self, target_length: int) -> None:
+        self.target_length = target_length
+
+    def apply_image(self, image: np.ndarray) -> np.ndarray:
+        """缩放一张 uint8 图像。形状：``(H, W, 3) -> (H', W', 3)``。"""
+        if image.dtype != np.uint8 or image.ndim != 3:
+            raise problem(
+                "image",
+                f"{image.dtype}、形状 {image.shape}",
+                " uint8、形状 (高, 宽, 3) 的数组",
+                "浮点图像先乘 255 再转 uint8，灰度图像先 np.repeat 成三个通道。",
+            )
+        height, width = self.get_preprocess_shape(*image.shape[:2], self.target_length)
+        resized = Image.fromarray(image).resize((width, height), Image.BILINEAR)
+        return np.array(resized)
+
+    def apply_coords(
+        self, coords: np.ndarray, original_size: tuple[int, ...]
+    ) -> np.ndarray:
+        """把原图上的点搬到缩放后的图上。形状：``(..., 2) -> (..., 2)``。"""
+        scale_x, scale_y = self._scales(original_size)
+        coords = deepcopy(coords).astype(float)
+        coords[..., 0] = coords[..., 0] * scale_x
+        coords[..., 1] = coords[..., 1] * scale_y
+        return coords
+
+    def apply_boxes(
+        self, boxes: np.ndarray, original_size: tuple[int, ...]
+    ) -> np.ndarray:
+        """把原图上的框 ``(x0, y0, x1, y1)`` 搬过去。形状：``(..., 4) -> (B, 4)``。"""
+        corners = self.apply_coords(boxes.reshape(-1, 2, 2), original_size)
+        return corners.reshape(-1, 4)
+
+    def apply_image_torch(self, image: torch.Tensor) -> torch.Tensor:
+        """缩放一批张量图像。形状：``(B, C, H, W) -> (B, C, H', W')``。"""
+        size = self.get_preprocess_shape(*image.shape[-2:], self.target_length)
+        return ops.resize_antialiased(image, size)
+
+    def apply_coords_torch(
+        self, coords: torch.Tensor, original_size: tuple[int, ...]
+    ) -> torch.Tensor:
+        """apply_coords 的张量版。形状：``(..., 2) -> (..., 2)``，结果是浮点数。"""
+        scale_x, scale_y = self._scales(original_size)
+        coords = deepcopy(coords).to(torch.float)
+        coords[..., 0] = coords[..., 0] * scale_x
+        coords[..., 1] = coords[..., 1] * scale_y
+        return coords
+
+    def apply_boxes_torch(
+        self, boxes: torch.Tensor, original_size: tuple[int, ...]
+    ) -> torch.Tensor:
+        """apply_boxes 的张量版。形状：``(..., 4) -> (B, 4)``。"""
+        corners = self.apply_coords_torch(boxes.reshape(-1, 2, 2), original_size)
+        return corners.reshape(-1, 4)
+
+    def _scales(self, original_size: tuple[int, ...]) -> tuple[float, float]:
+        """x、y 两个方向各放大多少倍；新尺寸取整之后，两者会有一点点不同。"""
+        old_h, old_w = original_size
+        new_h, new_w = self.get_preprocess_shape(old_h, old_w, self.target_length)
+        return new_w / old_w, new_h / old_h
+
+    @staticmethod
+    def get_preprocess_shape(
+        oldh: int, oldw: int, long_side_length: int
+    ) -> tuple[int, int]:
+        """最长边等于 long_side_length 时的 ``(高, 宽)``，四舍五入到整数。"""
+        scale = long_side_length * 1.0 / max(oldh, oldw)
+        return int(oldh * scale + 0.5), int(oldw * scale + 0.5)
+
+
+def normalize_and_pad(
+    x: torch.Tensor, mean: torch.Tensor, std: torch.Tensor, size: int
+) -> torch.Tensor:
+    """减均值、除标准差，再在右边和下边补零到正方形。
+
+    形状：``(..., 3, H, W) -> (..., 3, size, size)``。先规范化再补零，所以补上的是
+    “平均颜色”而不是黑色。对应官方 ``Sam.preprocess``。
+    """
+    x = (x - mean) / std
+    height, width = x.shape[-2:]
+    if height > size or width > size:
+        raise problem(
+            "图像张量",
+            f"高 {height}、宽 {width}",
+            f"最长边不超过 {size} 的图像",
+            f"先用 ResizeLongestSide({size}) 缩放。",
+        )
+    return F.pad(x, (0, size - width, 0, size - height))

@@ -1,0 +1,29 @@
+"""所有测试共用：固定随机种子、小模型，末尾打印与官方实现的最大相对误差。"""
+
+import sys
+
+import pytest
+import torch
+from parity.small import SMALL, randomize
+
+from sam_lite.model import Sam, sam_from_config
+
+
+@pytest.fixture(autouse=True)
+def _fixed_seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def small_sam() -> Sam:
+    """一个每个参数都非零的小模型：输入 64×64，网格 8×8，低分辨率掩码 32×32。"""
+    return randomize(sam_from_config(SMALL)).eval()
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    official = sys.modules.get("parity.official")
+    if official is None or not official.LARGEST:
+        return
+    terminalreporter.section("与官方实现的最大相对误差")
+    for test, difference in official.LARGEST.items():
+        terminalreporter.write_line(f"{difference:.1e}  {test}")

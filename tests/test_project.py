@@ -1,0 +1,231 @@
+"""项目文件彼此一致：依赖与版本、环境、许可、照片、README 里的命令、中文排版。"""
+
+import json
+import re
+import runpy
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.markers import Marker
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import sam_lite
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+DIRECT = PROJECT["dependencies"] + [line for e in EXTRAS.values() for line in e]
+MEBIBYTE = 1 << 20
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text("utf-8")
+
+
+def pins() -> dict[str, str]:
+    """`constraints.txt` 的每一行必须是 `名字==版本`，名字不重复。"""
+    lines = [line for line in read("constraints.txt").splitlines() if line.strip()]
+    pairs = [line.split("==") for line in lines if not line.startswith("#")]
+    assert all(len(pair) == 2 for pair in pairs)
+    found = {canonicalize_name(name): version for name, version in pairs}
+    assert len(found) == len(pairs)
+    return found
+
+
+def tracked() -> list[Path]:
+    """Git 管的文件；解压出来的源码包没有 Git，跳过。"""
+    if not (ROOT / ".git").exists():
+        pytest.skip("不是 Git 仓库")
+    listing = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    ).stdout
+    paths = [ROOT / name for name in listing.decode("utf-8").split("\0") if name]
+    return [path for path in paths if path.is_file()]
+
+
+# ---- 依赖与版本 ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("line", DIRECT)
+def test_direct_dependency_is_pinned_in_range(line):
+    requirement = Requirement(line)
+    version = pins().get(canonicalize_name(requirement.name))
+    assert version, f"constraints.txt 里没有 {requirement.name}"
+    assert requirement.specifier.contains(version), f"{line} 容不下 {version}"
+
+
+def test_same_dependency_has_one_range():
+    ranges: dict[str, set[str]] = {}
+    for requirement in map(Requirement, DIRECT):
+        name = canonicalize_name(requirement.name)
+        ranges.setdefault(name, set()).add(str(requirement.specifier))
+    assert {n: r for n, r in ranges.items() if len(r) > 1} == {}
+
+
+def test_core_needs_four_packages_only():
+    names = {Requirement(line).name for line in PROJECT["dependencies"]}
+    assert names == {"torch", "numpy", "pillow", "safetensors"}
+
+
+def test_environment_yml_leaves_everything_to_pip():
+    environment = yaml.safe_load(read("environment.yml"))
+    assert environment["name"] == "sam_lite"
+    assert environment["dependencies"] == [
+        "python=3.11",
+        "pip",
+        {"pip": ["-c constraints.txt", "-e .[course,test]"]},
+    ]
+    oldest = PROJECT["requires-python"].removeprefix(">=")
+    assert Marker(f"python_version >= '{oldest}'").evaluate({"python_version": "3.11"})
+
+
+def test_versions_agree():
+    citation = yaml.safe_load(read("CITATION.cff"))
+    assert PROJECT["version"] == citation["version"] == sam_lite.__version__
+
+
+def test_command_and_types_are_declared():
+    assert PROJECT["scripts"] == {"sam-lite": "sam_lite.cli:main"}
+    assert (ROOT / "sam_lite" / "py.typed").is_file()
+
+
+# ---- 许可与照片 ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("LICENSE", ["Apache License", "Version 2.0", "END OF TERMS AND CONDITIONS"]),
+        ("LICENSE-docs", ["Attribution-ShareAlike 4.0 International", "Section 8"]),
+        ("NOTICE", ["arXiv:2304.02643", "Meta", "segment_anything", "Apache License"]),
+    ],
+)
+def test_licence_file_is_whole(name, words):
+    assert [word for word in words if word not in read(name)] == []
+
+
+def test_every_photo_has_source_and_licence():
+    folder = ROOT / "sam_lite" / "assets" / "photos"
+    table = (folder / "SOURCES.md").read_text("utf-8")
+    rows = re.findall(r"^\| `(\S+)` \|(.+)\|$", table, re.MULTILINE)
+    cells = {name: [c.strip() for c in rest.split("|")] for name, rest in rows}
+    photos = {p.name for p in folder.iterdir() if p.suffix != ".md"}
+    assert set(cells) == photos
+    for name, row in cells.items():
+        assert len(row) == 5 and all(row), f"{name} 缺一格"
+        assert re.search("CC0|公有领域|没有已知的版权限制", row[-1]), name
+
+
+def test_no_file_is_over_ten_megabytes():
+    large = [p.name for p in tracked() if p.stat().st_size > 10 * MEBIBYTE]
+    assert large == []
+
+
+# ---- 命令 --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["README_zh.md", "README.md"])
+def test_readme_names_only_what_exists(name):
+    text = read(name)
+    targets = set(re.findall(r"^([a-z]+):", read("Makefile"), re.MULTILINE))
+    named = set(re.findall(r"\bmake ([a-z]+)", text))
+    assert named and named <= targets
+    for link in re.findall(r"\]\((?!https?:|#)([^)]+)\)", text):
+        assert (ROOT / link).exists(), f"{name} 里的链接 {link} 没有文件"
+
+
+def test_ci_runs_make_test():
+    lines = read(".ci/run").splitlines()
+    assert lines[1] == "set -euo pipefail" and lines[-1] == "make test"
+    workflow = yaml.safe_load(read(".github/workflows/ci.yml"))
+    assert ".ci/run" in [s.get("run") for s in workflow["jobs"]["test"]["steps"]]
+
+
+def test_start_copies_once_and_never_overwrites(tmp_path):
+    copy_new = runpy.run_path(str(ROOT / "chapters" / "start.py"))["copy_new"]
+    source, my = tmp_path / "chapters", tmp_path / "my"
+    (source / "solutions").mkdir(parents=True)
+    for name in ["00_a.ipynb", "course.py", "start.py", "solutions/00_a.ipynb"]:
+        (source / name).write_text("原文", "utf-8")
+
+    kept = {Path("00_a.ipynb"), Path("course.py"), Path("solutions/00_a.ipynb")}
+    assert set(copy_new(source, my)) == kept
+    (my / "00_a.ipynb").write_text("我的答案", "utf-8")
+    (source / "00_a.ipynb").write_text("更新了", "utf-8")
+    (source / "01_b.ipynb").write_text("新的一章", "utf-8")
+
+    assert copy_new(source, my) == [Path("01_b.ipynb")]
+    assert (my / "00_a.ipynb").read_text("utf-8") == "我的答案"
+    assert {p.relative_to(my) for p in my.rglob("*") if p.is_file()} == kept | {
+        Path("01_b.ipynb")
+    }
+
+
+# ---- 中文排版 ------------------------------------------------------------------
+
+# 代码里的形状写成 (批量, 高, 宽, 通道)，标点用半角，所以只查空格这一类规则。
+CODE_OFF = (
+    "fullwidth",
+    "halfwidth-punctuation",
+    "halfwidth-word",
+    "no-space-fullwidth-quote",
+    "space-backticks",
+    "space-punctuation",
+)
+
+
+def passages(path: Path) -> list[tuple[str, str, str]]:
+    """一个文件里要查的几段：(位置, markdown 或 python, 文字)。"""
+    name = path.relative_to(ROOT).as_posix()
+    text = path.read_text("utf-8")
+    if path.suffix == ".py":
+        return [(name, "python", text)]
+    if path.suffix == ".md":  # 围栏里的代码换成空行，行号不变
+        fence = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+        prose = fence.sub(lambda block: "\n" * block[0].count("\n"), text)
+        return [(name, "markdown", prose)]
+    kinds = {"markdown": "markdown", "code": "python"}
+    return [
+        (f"{name} 第 {i} 格", kinds[cell["cell_type"]], "".join(cell["source"]))
+        for i, cell in enumerate(json.loads(text)["cells"])
+        if cell["cell_type"] in kinds
+    ]
+
+
+def typography(texts: list[tuple[str, str, str]]) -> list[str]:
+    """`autocorrect` 按 `.autocorrectrc` 挑出的毛病。"""
+    autocorrect = pytest.importorskip("autocorrect_py")
+    rules = yaml.safe_load(read(".autocorrectrc"))["rules"]
+    wrong = []
+    for place, kind, text in texts:
+        off = dict.fromkeys(CODE_OFF, 0) if kind == "python" else {}
+        autocorrect.load_config(json.dumps({"rules": rules | off}))
+        wrong += [
+            f"{place}，{line.line} 行：{line.old.strip()}  ->  {line.new.strip()}"
+            for line in autocorrect.lint_for(text, kind).lines
+            if line.severity == autocorrect.Severity.Error
+        ]
+    return wrong
+
+
+def test_chinese_typography():
+    paths = [p for p in tracked() if p.suffix in {".md", ".py", ".ipynb"}]
+    wrong = [line for path in paths for line in typography(passages(path))]
+    assert wrong == [], "\n" + "\n".join(wrong)
+
+
+def test_typography_sees_prose_and_spares_shapes():
+    assert typography([("代码", "python", "x = 1  # (批量, 高, 宽)")]) == []
+    assert len(typography([("代码", "python", "x = 1  # 通道数" + "C")])) == 1
+    assert len(typography([("正文", "markdown", "通道数" + "C 不变,看图。")])) == 1

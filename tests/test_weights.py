@@ -1,0 +1,171 @@
+"""第 10 章：读权重。"""
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from parity.small import randomize
+from safetensors.torch import save_file
+
+import sam_lite
+from sam_lite.config import PRESETS, TINY
+from sam_lite.errors import SamLiteError
+from sam_lite.model import Sam, sam_from_config
+from sam_lite.weights import recognize
+from sam_lite.weights import save as save_half
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Sam:
+    """tiny 的尺寸、随机的权重。"""
+    return randomize(sam_from_config(TINY)).eval()
+
+
+def save(tiny: Sam, path: Path) -> Path:
+    state = tiny.state_dict()
+    if path.suffix == ".safetensors":
+        save_file({k: v.contiguous() for k, v in state.items()}, path)
+    else:
+        torch.save(state, path)
+    return path
+
+
+def assert_same_state(model: Sam, expected: Sam) -> None:
+    state, reference = model.state_dict(), expected.state_dict()
+    assert list(state) == list(reference)
+    for name, tensor in reference.items():
+        assert torch.equal(state[name], tensor), name
+
+
+def test_registry() -> None:
+    """登记表有官方四个名字和 tiny；`default` 就是 vit_h。"""
+    registry = sam_lite.sam_model_registry
+    assert set(registry) == {"default", "vit_h", "vit_l", "vit_b", "tiny"}
+    assert registry["default"] is registry["vit_h"] is sam_lite.build_sam_vit_h
+    assert sam_lite.build_sam is sam_lite.build_sam_vit_h
+    assert registry["vit_b"] is sam_lite.build_sam_vit_b
+    assert registry["vit_l"] is sam_lite.build_sam_vit_l
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("as_text", [False, True])
+def test_load_path(tiny: Sam, tmp_path: Path, suffix: str, as_text: bool) -> None:
+    """官方格式和 safetensors 都能按路径读，尺寸从张量里认出，处于 eval。"""
+    path = save(tiny, tmp_path / f"mine{suffix}")
+    model = sam_lite.load(str(path) if as_text else path)
+    assert isinstance(model, Sam) and not model.training
+    assert_same_state(model, tiny)
+    assert model.device == torch.device("cpu")
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_build_with_checkpoint(tiny: Sam, tmp_path: Path, suffix: str) -> None:
+    """官方的用法：登记表按名字建模型，`checkpoint` 给路径。"""
+    path = save(tiny, tmp_path / f"mine{suffix}")
+    model = sam_lite.sam_model_registry["tiny"](checkpoint=str(path))
+    assert not model.training
+    assert_same_state(model, tiny)
+
+
+def test_build_without_checkpoint() -> None:
+    """官方尺寸不给权重就是随机初始化，处于 eval。"""
+    with torch.device("meta"):
+        model = sam_lite.sam_model_registry["vit_b"]()
+    assert not model.training
+    assert len(model.state_dict()) == 314
+
+
+def test_save(tiny: Sam, tmp_path: Path) -> None:
+    """`save` 存成 float16，体积减半；读回来是 float32，每个数都是舍入后的值。"""
+    path = tmp_path / "small.safetensors"
+    save_half(tiny, path)
+    count = sum(t.numel() for t in tiny.state_dict().values())
+    assert 2 * count < path.stat().st_size < 2.1 * count
+    assert [file.name for file in tmp_path.iterdir()] == ["small.safetensors"]
+    state = sam_lite.load(path).state_dict()
+    for name, tensor in tiny.state_dict().items():
+        assert torch.equal(state[name], tensor.half().float()), name
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_load_dtype(tiny: Sam, tmp_path: Path, dtype: torch.dtype) -> None:
+    """`dtype` 与 `device` 在读的时候给出。"""
+    path = save(tiny, tmp_path / "mine.safetensors")
+    model = sam_lite.load(path, device="cpu", dtype=dtype)
+    assert {p.dtype for p in model.parameters()} == {dtype}
+    assert {b.dtype for b in model.buffers()} == {dtype}
+    assert not model.training
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_recognise(name: str) -> None:
+    """四个尺寸都能只凭张量的形状认出来。"""
+    with torch.device("meta"):
+        state = sam_from_config(PRESETS[name]).state_dict()
+    assert recognize(state) == PRESETS[name]
+
+
+class Trap:
+    """一个读的时候会执行代码的对象。"""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("kind", ["torch", "pickle"])
+def test_refuses_code(tiny: Sam, tmp_path: Path, kind: str) -> None:
+    """会执行代码的 pickle 被拒绝，代码没有执行。"""
+    trap, path = tmp_path / "executed", tmp_path / "bad.pth"
+    state = {**tiny.state_dict(), "extra": Trap(trap)}
+    if kind == "torch":
+        torch.save(state, path)
+    else:
+        path.write_bytes(pickle.dumps({"extra": Trap(trap)}))
+    with pytest.raises(SamLiteError, match="bad.pth"):
+        sam_lite.load(path)
+    assert not trap.exists()
+
+
+def test_strict(tiny: Sam, tmp_path: Path) -> None:
+    """少一个键、多一个键、形状不对，都点名报错，不会悄悄读一半。"""
+    key = "mask_decoder.iou_token.weight"
+    state = tiny.state_dict()
+    missing = {k: v for k, v in state.items() if k != key}
+    for bad, name in (
+        (missing, key),
+        ({**state, "stranger.weight": torch.zeros(2)}, "stranger.weight"),
+        ({**state, key: torch.zeros(2, 128)}, key),
+    ):
+        torch.save(bad, tmp_path / "bad.pth")
+        with pytest.raises(SamLiteError, match=name.replace(".", r"\.")):
+            sam_lite.load(tmp_path / "bad.pth")
+
+
+def test_unknown(tmp_path: Path) -> None:
+    """名字写错、文件不存在、不是权重的文件，都有中文错误。"""
+    for what in ("vit_x", str(tmp_path / "none.pth")):
+        with pytest.raises((SamLiteError, FileNotFoundError), match=Path(what).name):
+            sam_lite.load(what)
+    for name in ("junk.pth", "junk.safetensors"):
+        (tmp_path / name).write_bytes(b"not weights at all")
+        with pytest.raises(SamLiteError, match=name):
+            sam_lite.load(tmp_path / name)
+    torch.save({"a": torch.zeros(3)}, tmp_path / "other.pth")
+    with pytest.raises(SamLiteError):
+        sam_lite.load(tmp_path / "other.pth")
+
+
+def test_shipped_tiny() -> None:
+    """`load("tiny")` 与登记表的 tiny 都带着随包的权重，不大于 10 MB。"""
+    model, again = sam_lite.load("tiny"), sam_lite.sam_model_registry["tiny"]()
+    assert_same_state(again, model)
+    assert not model.training and not again.training
+    assert model.image_encoder.blocks[0].attn.rel_pos_h.abs().max() > 0
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assets = Path(sam_lite.__file__).parent / "assets"
+    files = list(assets.glob("*.safetensors"))
+    assert files and all(f.stat().st_size <= 10_000_000 for f in files)
