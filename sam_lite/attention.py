@@ -136,5 +136,5 @@ def set_fused(module: nn.Module, fused: bool) -> nn.Module:
     """把模型里所有带 fused 开关的注意力层切到融合或易读写法，返回同一个模型。"""
     for layer in module.modules():
         if hasattr(layer, "fused"):
-            layer.fused = fused and ops.has_fused_attention()
+            setattr(layer, "fused", fused and ops.has_fused_attention())  # noqa: B010
     return module

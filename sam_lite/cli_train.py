@@ -61,7 +61,9 @@ def train(args: argparse.Namespace) -> None:
     run_with_progress(trainer, bar)
     path = args.out / SHIPPED_FILES["tiny"]
     save(sam, path)
-    print(f"训练完了，权重在 {path}。看看它的本事：sam-lite evaluate --checkpoint {path}")
+    print(
+        f"训练完了，权重在 {path}。看看它的本事：sam-lite evaluate --checkpoint {path}"
+    )
 
 
 def starting_model(init: str | None) -> Sam:

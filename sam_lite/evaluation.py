@@ -1,4 +1,4 @@
-"""给模型打分：在没训练过的场景上量 IoU，旁边列出不学习的老办法。
+"""给模型打分：在没训练过的场景上量 IoU，旁边列出 ``baselines`` 里不学习的老办法。
 
 种子分三段，互不重叠：训练用 0 到 9,999,999；评测从 1,000,000,000 开始；给老办法
 调参数用 2,000,000,000 之后的。要装 scikit-image，它带着 scipy。
@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import importlib
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from .baselines import FELZENSZWALB, FLOOD, baseline_masks
 from .errors import SamLiteError
 
 if TYPE_CHECKING:
@@ -27,9 +28,6 @@ TUNE_SEED_START = 2_000_000_000  # 只给老办法调参数
 OBJECTS_PER_SCENE = 4
 MIN_AREA = 64  # 看得见的部分不到这么多像素的物体不评；按 256×256 计，下同
 SIZE_LIMITS = (400, 2500)  # 小、中、大的分界，像素
-FLOOD_BLUR = 1.0  # 漫水填充之前的高斯模糊，像素；不然纹理和噪声让它寸步难行
-FLOOD_TOLERANCE = 28  # 0–255；在调参场景上选的，见 tests/test_evaluation.py
-FELZENSZWALB = {"scale": 100, "sigma": 0.8, "min_size": 50}  # scale 同上
 
 Mask = NDArray[np.bool_]
 Array = NDArray[np.float64]
@@ -136,63 +134,6 @@ def iou(masks: Mask, truth: Mask) -> Array:
     return np.where(union == 0, 1.0, inter / np.maximum(union, 1))
 
 
-# ---- 老办法：不学习，只看颜色或框 ----------------------------------------------
-
-
-def fill_box(box: Sequence[int], shape: tuple[int, ...]) -> Mask:
-    """把框填满，``(H, W)`` bool。"""
-    x0, y0, x1, y1 = box
-    mask = np.zeros(shape, dtype=bool)
-    mask[y0 : y1 + 1, x0 : x1 + 1] = True
-    return mask
-
-
-def ellipse_in_box(box: Sequence[int], shape: tuple[int, ...]) -> Mask:
-    """框里的内切椭圆，``(H, W)`` bool。"""
-    x0, y0, x1, y1 = box
-    y, x = np.ogrid[: shape[0], : shape[1]]
-    across = (x - (x0 + x1) / 2) / ((x1 - x0 + 1) / 2)  # 框里从 -1 到 1
-    down = (y - (y0 + y1) / 2) / ((y1 - y0 + 1) / 2)
-    inside: Mask = across**2 + down**2 <= 1
-    return inside
-
-
-def smooth(image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """漫水填充之前先模糊一下，``(H, W, 3)``，只在高、宽两个方向。"""
-    from scipy.ndimage import gaussian_filter
-
-    blurred = gaussian_filter(image.astype(np.float32), (FLOOD_BLUR, FLOOD_BLUR, 0))
-    return np.asarray(blurred)
-
-
-def flood_fill(
-    image: NDArray[np.float32], x: int, y: int, tolerance: float = FLOOD_TOLERANCE
-) -> Mask:
-    """从 ``(x, y)`` 漫开：和起点每个通道都差不过 ``tolerance`` 的连通区域。"""
-    from scipy.ndimage import label
-
-    difference = np.abs(image - image[y, x]).max(axis=2)
-    regions, _ = label(difference <= tolerance)  # 上下左右相连
-    area: Mask = regions == regions[y, x]
-    return area
-
-
-def felzenszwalb(image: NDArray[np.uint8]) -> NDArray[Any]:
-    """图割分块（Felzenszwalb & Huttenlocher 2004）：``(H, W)`` 的块号。"""
-    from skimage.segmentation import felzenszwalb as segment
-
-    return np.asarray(segment(image, channel_axis=2, **FELZENSZWALB))
-
-
-def segments_in_box(segments: NDArray[Any], box: Sequence[int]) -> Mask:
-    """一半以上的像素落在框里的块，合起来；不看答案。"""
-    x0, y0, x1, y1 = box
-    total = np.bincount(segments.ravel())
-    window = segments[y0 : y1 + 1, x0 : x1 + 1].ravel()
-    inside = np.bincount(window, minlength=len(total))
-    return np.asarray((2 * inside > total)[segments])
-
-
 # ---- 打分 --------------------------------------------------------------------
 
 
@@ -287,16 +228,8 @@ def _predict(
 
 def score_baselines(task: Task) -> dict[str, Array]:
     """老办法的 IoU，每个键 ``(B,)``；用的点击和框跟模型的一模一样。"""
-    segments, soft = felzenszwalb(task.image), smooth(task.image)
-    shape, clicks, boxes = segments.shape, task.clicks, task.boxes
-    guesses = {
-        "flood_click": [flood_fill(soft, x, y) for x, y in clicks],
-        "felzenszwalb_click": [segments == segments[y, x] for x, y in clicks],
-        "fill_box": [fill_box(box, shape) for box in boxes],
-        "ellipse_box": [ellipse_in_box(box, shape) for box in boxes],
-        "felzenszwalb_box": [segments_in_box(segments, box) for box in boxes],
-    }
-    return {key: iou(np.stack(masks), task.truths) for key, masks in guesses.items()}
+    guesses = baseline_masks(task.image, task.clicks, task.boxes)
+    return {key: iou(masks, task.truths) for key, masks in guesses.items()}
 
 
 # ---- 汇总 --------------------------------------------------------------------
@@ -326,10 +259,7 @@ def summarise(scores: dict[str, Array], size: int) -> dict[str, Any]:
             "box": pearson(scores["box_guess"], scores["box"]),
             "both": pearson(guess, true),
         },
-        "baselines": {
-            "flood": {"blur": FLOOD_BLUR, "tolerance": FLOOD_TOLERANCE},
-            "felzenszwalb": dict(FELZENSZWALB),
-        },
+        "baselines": {"flood": dict(FLOOD), "felzenszwalb": dict(FELZENSZWALB)},
     }
 
 

@@ -28,6 +28,8 @@ class Sam(nn.Module):
 
     mask_threshold: float = 0.0
     image_format: str = "RGB"
+    pixel_mean: torch.Tensor  # (3, 1, 1)
+    pixel_std: torch.Tensor  # (3, 1, 1)
 
     def __init__(
         self,
@@ -62,8 +64,8 @@ class Sam(nn.Module):
         """一批图像，各带各的提示。
 
         参数：
-            batched_input: 每张图像一个字典，``image`` 形状 ``(3, H, W)``，已缩放到最长边
-                等于输入边长，像素值 0–255；``original_size`` 是原图 ``(高, 宽)``；可选
+            batched_input: 每张图像一个字典，``image`` 形状 ``(3, H, W)``，最长边已缩放
+                到输入边长，像素值 0–255；``original_size`` 是原图 ``(高, 宽)``；可选
                 ``point_coords`` ``(B, N, 2)``、``point_labels`` ``(B, N)``、``boxes``
                 ``(B, 4)``、``mask_inputs`` ``(B, 1, 4h, 4w)``，坐标在缩放后的图上。
             multimask_output: 真则每组提示三张掩码，假则一张。
@@ -120,9 +122,7 @@ class Sam(nn.Module):
         半个像素块。
         """
         size = self.image_encoder.img_size
-        masks = F.interpolate(
-            masks, (size, size), mode="bilinear", align_corners=False
-        )
+        masks = F.interpolate(masks, (size, size), mode="bilinear", align_corners=False)
         masks = masks[..., : input_size[0], : input_size[1]]
         return F.interpolate(
             masks, tuple(original_size), mode="bilinear", align_corners=False

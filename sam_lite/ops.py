@@ -3,13 +3,16 @@
 模型的各章模块只管讲清楚计算；后端之间的差别都收在这里，读模型时可以跳过本文件。
 """
 
+from contextlib import suppress
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 
-try:  # OneFlow 的 mock_torch 下取不存在的名字会抛错，hasattr 也不例外，所以用 try
+_sdpa: Any = None
+# OneFlow 的 mock_torch 下取不存在的名字会抛错，hasattr 也不例外，所以用 suppress
+with suppress(AttributeError, NotImplementedError, ImportError):
     _sdpa = F.scaled_dot_product_attention
-except (AttributeError, NotImplementedError, ImportError):
-    _sdpa = None
 
 IS_ONEFLOW = torch.__name__ == "oneflow"
 

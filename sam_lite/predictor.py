@@ -1,5 +1,7 @@
 """第 11 章：SamPredictor，一张图编码一次，提示可以问很多次。"""
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -30,14 +32,12 @@ class SamPredictor:
     def reset_image(self) -> None:
         """忘掉当前图像的一切：嵌入、尺寸。"""
         self.is_image_set = False
-        self.features: torch.Tensor | None = None
-        self.original_size: tuple[int, ...] | None = None
-        self.input_size: tuple[int, ...] | None = None
-        # 官方也有这两个属性，但 reset 时不清，会留下上一张图的尺寸
-        self.orig_h: int | None = None
-        self.orig_w: int | None = None
-        self.input_h: int | None = None
-        self.input_w: int | None = None
+        # 下面几项没有图像时是 None，_check_image_set 通过之后才用
+        self.features: Any = None  # (1, C, h, w)
+        self.original_size: Any = None  # (高, 宽)
+        self.input_size: Any = None  # 缩放后、填充前的 (高, 宽)
+        # 官方也有这四个属性，但 reset 时不清，会留下上一张图的尺寸
+        self.orig_h = self.orig_w = self.input_h = self.input_w = None
 
     def set_image(self, image: np.ndarray, image_format: str = "RGB") -> None:
         """编码一张图像，之后就能 predict。
@@ -111,13 +111,7 @@ class SamPredictor:
         self._check_image_set()
         coords = labels = boxes = masks = None
         if point_coords is not None:
-            if point_labels is None:
-                raise problem(
-                    "point_labels",
-                    "None",
-                    f"与 point_coords 等长（{len(point_coords)}）的标签",
-                    "每个点都要一个标签：1 正点，0 负点。",
-                )
+            check_labels(point_coords, point_labels)
             points = self.transform.apply_coords(point_coords, self.original_size)
             coords = self._tensor(points, torch.float)[None]  # (1, N, 2)
             labels = self._tensor(point_labels, torch.int)[None]  # (1, N)
@@ -186,6 +180,17 @@ class SamPredictor:
     def _check_image_set(self) -> None:
         if not self.is_image_set:
             raise SamLiteError("还没有图像：先调用 set_image，再用提示去问。")
+
+
+def check_labels(point_coords: np.ndarray, point_labels: np.ndarray | None) -> None:
+    """每个点都要有一个标签。"""
+    if point_labels is None or len(point_labels) != len(point_coords):
+        raise problem(
+            "point_labels",
+            "None" if point_labels is None else f"{len(point_labels)} 个",
+            f"与 point_coords 等长（{len(point_coords)} 个）的标签",
+            "每个点一个标签：1 正点，0 负点。",
+        )
 
 
 def check_image(image: np.ndarray) -> None:

@@ -37,9 +37,10 @@ class ResizeLongestSide:
                 " uint8、形状 (高, 宽, 3) 的数组",
                 "浮点图像先乘 255 再转 uint8，灰度图像先 np.repeat 成三个通道。",
             )
-        height, width = self.get_preprocess_shape(*image.shape[:2], self.target_length)
-        resized = Image.fromarray(image).resize((width, height), Image.BILINEAR)
-        return np.array(resized)
+        old_h, old_w = image.shape[:2]
+        height, width = self.get_preprocess_shape(old_h, old_w, self.target_length)
+        bilinear = Image.Resampling.BILINEAR  # Pillow 缩小时自带低通，等于抗锯齿
+        return np.array(Image.fromarray(image).resize((width, height), bilinear))
 
     def apply_coords(
         self, coords: np.ndarray, original_size: tuple[int, ...]
@@ -60,7 +61,8 @@ class ResizeLongestSide:
 
     def apply_image_torch(self, image: torch.Tensor) -> torch.Tensor:
         """缩放一批张量图像。形状：``(B, C, H, W) -> (B, C, H', W')``。"""
-        size = self.get_preprocess_shape(*image.shape[-2:], self.target_length)
+        old_h, old_w = image.shape[-2:]
+        size = self.get_preprocess_shape(old_h, old_w, self.target_length)
         return ops.resize_antialiased(image, size)
 
     def apply_coords_torch(

@@ -1,6 +1,7 @@
 """第 6 章：提示编码器，把点、框、掩码变成解码器认得的向量。"""
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,6 +19,8 @@ class PositionEmbeddingRandom(nn.Module):
         num_pos_feats: 随机频率的个数；编码的宽度是它的两倍。
         scale: 频率的标准差，默认 1；越大，越能分清靠得近的两点。
     """
+
+    positional_encoding_gaussian_matrix: torch.Tensor  # (2, num_pos_feats)
 
     def __init__(self, num_pos_feats: int = 64, scale: float | None = None) -> None:
         super().__init__()
@@ -87,7 +90,7 @@ class PromptEncoder(nn.Module):
         self.pe_layer = PositionEmbeddingRandom(embed_dim // 2)
 
         self.num_point_embeddings = 4  # 负点、正点、框的左上角、框的右下角
-        self.point_embeddings = nn.ModuleList(
+        self.point_embeddings: Any = nn.ModuleList(
             nn.Embedding(1, embed_dim) for _ in range(self.num_point_embeddings)
         )
         self.not_a_point_embed = nn.Embedding(1, embed_dim)  # 填充用的点，标签 -1
@@ -136,9 +139,7 @@ class PromptEncoder(nn.Module):
         """框的嵌入：两个角各一个词元。形状：``(B, 4) -> (B, 2, C)``。"""
         corners = (boxes + 0.5).reshape(-1, 2, 2)  # 像素中心，同 _embed_points
         code = self.pe_layer.forward_with_coords(corners, self.input_image_size)
-        kind = torch.cat(
-            [self.point_embeddings[2].weight, self.point_embeddings[3].weight]
-        )  # (2, C)：左上、右下
+        kind = torch.cat([e.weight for e in self.point_embeddings[2:]])  # (2, C)
         return code + kind
 
     def _embed_masks(self, masks: torch.Tensor) -> torch.Tensor:

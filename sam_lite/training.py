@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -21,7 +20,16 @@ from torch import nn
 from .attention import set_fused
 from .errors import SamLiteError
 from .model import Sam
-from .scene_bank import MAX_LABELS, SceneBank
+from .scene_bank import SceneBank
+from .training_data import (
+    Batch,
+    Targets,
+    choose_targets,
+    corrective_points,
+    load_batch,
+    step_generator,
+)
+from .two_way import Attention
 
 
 @dataclass(frozen=True)
@@ -44,220 +52,6 @@ class TrainConfig:
     min_area: int = 150  # 物体至少占多少像素才拿来训练
     bfloat16: bool = False  # 用 bfloat16 自动混合精度；GPU 和带 AMX 的 CPU 上更快
     seed: int = 0
-
-
-@dataclass
-class Batch:
-    """一步的图像和备选物体，都在训练设备上。
-
-    ``images`` ``(I, 3, S, S)`` 已规范化；``labels`` ``(I, S, S)``；``member``
-    ``(I, K, K)``，``member[i, k, l]`` 为 1 表示标签 l 的像素属于物体 k。
-    """
-
-    images: torch.Tensor
-    labels: torch.Tensor
-    member: torch.Tensor
-
-
-@dataclass
-class Targets:
-    """一步里 B = I·P 组提示要分割的物体。
-
-    ``masks`` ``(B, 1, h, w)``：每个低分辨率像素被物体盖住的比例，0 到 1；``points``
-    ``(B, 1, 2)`` 与 ``boxes`` ``(B, 4)`` 是像素坐标；``use_box``、``valid`` ``(B,)``。
-    """
-
-    masks: torch.Tensor
-    points: torch.Tensor
-    boxes: torch.Tensor
-    use_box: torch.Tensor
-    valid: torch.Tensor
-
-
-# ---------------------------------------------------------------- 取图与增强
-
-
-def membership(parents: torch.Tensor) -> torch.Tensor:
-    """由上级表得到归属表。形状：``(I, K) -> (I, K, K)``。"""
-    K = parents.shape[1]
-    eye = torch.eye(K, device=parents.device)
-    up = eye[parents.long()] * (parents > 0)[:, :, None]  # up[i, l, k]：l 的上级是 k
-    belongs = eye.expand(len(parents), K, K)
-    for _ in range(3):  # 部件的部件的部件，最多三层
-        belongs = ((belongs @ up + eye) > 0).float()
-    return belongs.transpose(1, 2)
-
-
-def augment(
-    images: torch.Tensor, labels: torch.Tensor, g: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """随机裁剪、翻转、变色、加噪。
-
-    形状：``(I, 3, S, S)`` 0–255 与 ``(I, S, S)`` -> 同样的形状。裁剪后总是拉回 S×S，
-    图像用双线性，标签用最近邻，两者用同一张取样网格。
-    """
-    count, S, device = len(images), images.shape[-1], images.device
-
-    def uniform(low: float, high: float, *shape: int) -> torch.Tensor:
-        return low + (high - low) * torch.rand(*shape, generator=g, device=device)
-
-    zoom = uniform(0.55, 1.0, count, 1) * uniform(0.85, 1.0, count, 2)
-    zoom = torch.where(uniform(0, 1, count, 1) < 0.3, torch.ones_like(zoom), zoom)
-    flip = torch.where(uniform(0, 1, count, 2) < 0.5, -1.0, 1.0)
-    flip[:, 1] = torch.where(uniform(0, 1, count) < 0.1, -1.0, 1.0)  # 照片少有倒立
-    shift = uniform(-1, 1, count, 2) * (1 - zoom)
-    theta = torch.zeros(count, 2, 3, device=device)
-    theta[:, 0, 0], theta[:, 1, 1] = (zoom * flip).unbind(1)
-    theta[:, :, 2] = shift
-    grid = F.affine_grid(theta, [count, 1, S, S], align_corners=False)
-    mode = dict(padding_mode="border", align_corners=False)
-    images = F.grid_sample(images, grid, mode="bilinear", **mode)
-    labels = F.grid_sample(labels[:, None].float(), grid, mode="nearest", **mode)[:, 0]
-
-    gain = uniform(0.75, 1.25, count, 1, 1, 1) * uniform(0.85, 1.15, count, 3, 1, 1)
-    grey = uniform(0, 1, count, 1, 1, 1) < 0.15
-    images = torch.where(grey, images.mean(1, keepdim=True).expand_as(images), images)
-    offset = uniform(-25, 25, count, 1, 1, 1)
-    noise = torch.randn(images.shape, generator=g, device=device)
-    noise = noise * uniform(0, 6, count, 1, 1, 1)
-    return (images * gain + offset + noise).clamp(0, 255), labels.long()
-
-
-def load_batch(
-    bank: SceneBank, sam: Sam, config: TrainConfig, g: torch.Generator
-) -> Batch:
-    """从素材库随机取一批图，增强，规范化；一部分图在下边或右边留出填充。"""
-    ready = bank.ready()
-    device = sam.device
-    pick = torch.randint(len(ready), (config.batch,), generator=g, device=device)
-    index = np.sort(ready[pick.cpu().numpy()])
-    images = torch.from_numpy(bank.images[index]).to(device)
-    labels = torch.from_numpy(bank.labels[index]).to(device)
-    parents = torch.from_numpy(bank.parents[index]).to(device)
-    parents[:, 0] = 0
-    images = images.permute(0, 3, 1, 2).float()
-    images, labels = augment(images, labels, g)
-    images = (images - sam.pixel_mean) / sam.pixel_std
-
-    S = images.shape[-1]
-    keep = torch.rand(config.batch, 2, generator=g, device=device) * 0.45 + 0.55
-    keep = torch.where(keep < 0.75, keep + 0.25, torch.ones_like(keep))
-    keep[:, 0] = torch.where(keep[:, 1] < 1, torch.ones_like(keep[:, 0]), keep[:, 0])
-    ruler = torch.arange(S, device=device)
-    rows = ruler < (keep[:, :1] * S)  # (I, S)：哪些行不是填充
-    cols = ruler < (keep[:, 1:] * S)
-    inside = rows[:, :, None] & cols[:, None, :]
-    return Batch(images * inside[:, None], labels * inside, membership(parents))
-
-
-# ---------------------------------------------------------------- 提示
-
-
-def choose_targets(
-    batch: Batch, grid: int, config: TrainConfig, g: torch.Generator
-) -> Targets:
-    """给每张图挑 P 个物体，各采一个正点、一个带噪声的框。
-
-    全分辨率的掩码一张也不用存：标签图先数成“每个标签盖住每个低分辨率格子多少像素”，
-    再乘归属表，就是每个物体的掩码。
-    """
-    count, S, P, K = len(batch.labels), batch.labels.shape[-1], config.prompts, MAX_LABELS
-    device, cell = batch.labels.device, batch.labels.shape[-1] // grid
-    ruler = torch.arange(S, device=device)
-    where = (ruler // cell)[:, None] * grid + ruler // cell  # (S, S)：像素在第几格
-
-    def tally(bins: torch.Tensor, size: int) -> torch.Tensor:
-        """数每张图、每个标签落在每一档里的像素。返回 ``(I, K, size)``。"""
-        first = torch.arange(count, device=device)[:, None, None] * K
-        flat = ((first + batch.labels) * size + bins).flatten()
-        total = torch.bincount(flat, minlength=count * K * size)
-        return total.reshape(count, K, size).float()
-
-    cover = tally(where, grid * grid) / cell**2  # (I, K, 格子数)
-    area = (batch.member @ cover).sum(-1) * cell**2  # (I, K)
-    area[:, 0] = 0
-    odds = torch.where(area >= config.min_area, area**0.25, torch.zeros_like(area))
-    valid = odds.sum(1) > 0
-    odds = torch.where(valid[:, None], odds, torch.ones_like(odds))
-    chosen = torch.multinomial(odds, P, replacement=True, generator=g)  # (I, P)
-    member = batch.member.gather(1, chosen[:, :, None].expand(-1, -1, K))  # (I, P, K)
-    masks = member @ cover  # (I, P, 格子数)
-    masks = masks * valid[:, None, None]
-
-    columns = (member @ tally(ruler[None, :].expand(S, S), S)) > 0  # (I, P, S)
-    rows = (member @ tally(ruler[:, None].expand(S, S), S)) > 0
-    boxes = tight_boxes(rows, columns).reshape(-1, 4)
-    masks = masks.reshape(count * P, grid * grid)
-    points = sample_points(masks, batch, member.reshape(count * P, K), grid, g)
-    return Targets(
-        masks.reshape(-1, 1, grid, grid),
-        points[:, None],
-        jitter_boxes(boxes, S, g),
-        torch.rand(count * P, generator=g, device=device) < 0.5,
-        valid.repeat_interleave(P).float(),
-    )
-
-
-def tight_boxes(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-    """由“哪些行、列有像素”得到紧框。形状：两个 ``(I, P, S)`` -> ``(I, P, 4)``。"""
-    last = rows.shape[-1] - 1
-    x0, y0 = columns.float().argmax(-1), rows.float().argmax(-1)
-    x1 = last - columns.flip(-1).float().argmax(-1)
-    y1 = last - rows.flip(-1).float().argmax(-1)
-    return torch.stack([x0, y0, x1, y1], dim=-1).float()
-
-
-def jitter_boxes(boxes: torch.Tensor, size: int, g: torch.Generator) -> torch.Tensor:
-    """给框加噪声：标准差是边长的一成，最多 20 像素（按 256 折算）；一半的框只轻轻动。"""
-    sides = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
-    noise = torch.randn(boxes.shape, generator=g, device=boxes.device)
-    amount = torch.rand(len(boxes), 1, generator=g, device=boxes.device) ** 2 * 0.1
-    limit = 20 * size / 256
-    shift = (noise * sides * amount).clamp(-limit, limit)
-    return (boxes + shift).clamp(0, size - 1)
-
-
-def sample_points(
-    masks: torch.Tensor,
-    batch: Batch,
-    member: torch.Tensor,
-    grid: int,
-    g: torch.Generator,
-) -> torch.Tensor:
-    """在物体里均匀取一个像素：先按覆盖比例取格子，再在格子里取像素。
-
-    形状：masks ``(B, 格子数)``，member ``(B, K)`` -> ``(B, 2)``，顺序 (x, y)。
-    """
-    B, cell = len(masks), batch.labels.shape[-1] // grid
-    spot = torch.multinomial(masks + 1e-8, 1, generator=g)[:, 0]  # (B,)
-    image = torch.arange(B, device=masks.device) // (B // len(batch.labels))
-    inner = torch.arange(cell * cell, device=masks.device)
-    y = (spot // grid * cell)[:, None] + inner // cell  # (B, cell²)
-    x = (spot % grid * cell)[:, None] + inner % cell
-    label = batch.labels[image[:, None], y, x]
-    inside = member.gather(1, label) + 1e-8
-    which = torch.multinomial(inside, 1, generator=g)
-    return torch.cat([x.gather(1, which), y.gather(1, which)], dim=1).float()
-
-
-def corrective_points(
-    logits: torch.Tensor, targets: Targets, cell: int, g: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """在预测出错的地方取一点：漏掉的给正点，多出的给负点。
-
-    形状：logits ``(B, 1, h, w)`` -> 点 ``(B, 1, 2)``、标签 ``(B, 1)``。没有错处时在
-    物体里取一个正点。
-    """
-    grid = logits.shape[-1]
-    truth = targets.masks.flatten(1) > 0.5
-    wrong = ((logits.flatten(1) > 0) != truth).float()
-    odds = torch.where(wrong.sum(1, keepdim=True) > 0, wrong, truth.float()) + 1e-8
-    spot = torch.multinomial(odds, 1, generator=g)  # (B, 1)
-    label = truth.gather(1, spot).float()
-    jitter = torch.randint(cell, (2, len(spot)), generator=g, device=spot.device)
-    x = spot[:, 0] % grid * cell + jitter[0]
-    y = spot[:, 0] // grid * cell + jitter[1]
-    return torch.stack([x, y], dim=-1).float()[:, None], label
 
 
 # ---------------------------------------------------------------- 损失
@@ -292,56 +86,83 @@ def true_iou(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return overlap / (pred | truth).sum((2, 3)).clamp(min=1).float()
 
 
+def first_prompts(sam: Sam, targets: Targets) -> tuple[torch.Tensor, torch.Tensor]:
+    """第一轮的提示嵌入：一部分是框，其余是一个正点。
+
+    正点后面补一个填充点，于是两种提示都是两个词元，能放进同一批。返回稀疏
+    ``(B, 2, C)``、稠密 ``(B, C, h, w)``。
+    """
+    encoder = sam.prompt_encoder
+    positive = torch.ones_like(targets.points[..., 0])  # (B, 1)
+    sparse, dense = encoder(points=None, boxes=targets.boxes, masks=None)
+    click, _ = encoder(points=(targets.points, positive), boxes=None, masks=None)
+    return torch.where(targets.use_box[:, None, None], sparse, click), dense
+
+
+def round_loss(
+    losses: torch.Tensor,
+    iou: torch.Tensor,
+    truth: torch.Tensor,
+    use_first: torch.Tensor,
+    use_three: bool,
+) -> torch.Tensor:
+    """一轮里每组提示的损失。形状：前三个 ``(B, 4)``，use_first ``(B,)`` -> ``(B,)``。
+
+    第 0 张掩码学没有歧义的提示（框、多个点）；第 1–3 张学有歧义的第一轮，只有最好的一张
+    全力学，另两张分到百分之五，免得早早荒废。IoU 头学四张掩码各自真实的 IoU。
+    """
+    loss = use_first * losses[:, 0] + ((iou - truth) ** 2).mean(dim=1)
+    if use_three:
+        three = losses[:, 1:]
+        loss = loss + three.min(dim=1).values + 0.05 * three.mean(dim=1)
+    return loss
+
+
 def sam_loss(
     sam: Sam, batch: Batch, targets: Targets, config: TrainConfig, step: int
 ) -> tuple[torch.Tensor, dict[str, float]]:
-    """一步的总损失：编码一次，提示若干轮。另返回记录用的数字。"""
-    g = step_generator(config, step, sam.device, stream=1)
-    size, grid = sam.image_encoder.img_size, targets.masks.shape[-1]
-    balanced = max(0.0, 1 - step / config.balanced_steps)
-    encoder = sam.prompt_encoder
-    embeddings = sam.image_encoder(batch.images)
-    pe = encoder.get_dense_pe()
-
-    no_label = -torch.ones_like(targets.points[..., 0])
-    start = encoder._embed_points(
-        torch.cat([targets.points, torch.zeros_like(targets.points)], 1),
-        torch.cat([-no_label, no_label], 1),
-        pad=False,
-    )  # 正点加一个填充点：两个词元，与框一样多，于是可以放进同一批
-    box = encoder._embed_boxes(targets.boxes)
-    sparse = torch.where(targets.use_box[:, None, None], box, start)
-    _, dense = encoder(None, targets.boxes, None)
-
-    total, record = torch.zeros((), device=sam.device), {}
-    single = targets.use_box.float()[:, None]  # 这一组提示有多大程度用第 0 张掩码
+    """一步的总损失：图像编码一次，提示若干轮。另返回记录用的数字。"""
+    g = step_generator(config.seed, step, sam.device, stream=1)
     rounds = int(torch.randint(config.rounds, (), generator=g, device=sam.device)) + 1
+    cell = sam.image_encoder.img_size // targets.masks.shape[-1]
+    balanced = max(0.0, 1 - step / config.balanced_steps)
+    embeddings = sam.image_encoder(batch.images)
+    pe = sam.prompt_encoder.get_dense_pe()
+    sparse, dense = first_prompts(sam, targets)
+
+    total = torch.zeros((), device=sam.device)
+    record: dict[str, float] = {}
     for turn in range(rounds):
         logits, iou = sam.mask_decoder.predict_masks(embeddings, pe, sparse, dense)
-        logits, iou = logits.float(), iou.float()
+        logits, iou = logits.float(), iou.float()  # (B, 4, h, w)、(B, 4)
         losses = mask_losses(logits, targets.masks, balanced)
-        best = losses[:, 1:].min(dim=1).values + 0.05 * losses[:, 1:].mean(dim=1)
-        first = single if turn == 0 else torch.ones_like(single)
-        multi = 1.0 if turn == 0 else 0.0
-        loss = first[:, 0] * losses[:, 0] + multi * best
         truth = true_iou(logits.detach(), targets.masks)
-        loss = loss + ((iou - truth) ** 2).mean(dim=1)
+        use_first = targets.use_box | (turn > 0)
+        loss = round_loss(losses, iou, truth, use_first.float(), turn == 0)
         total = total + (loss * targets.valid).sum() / targets.valid.sum().clamp(min=1)
 
-        pick = torch.where(first[:, 0] > 0, 0, 1 + iou[:, 1:].argmax(dim=1))
-        rows = torch.arange(len(pick), device=pick.device)
-        shown = truth[rows, pick]
-        for name, group in (("click", ~targets.use_box), ("box", targets.use_box)):
-            kept = group & (targets.valid > 0)
-            record[f"{name}{turn}"] = shown[kept].mean().item()
+        shown = torch.where(use_first, 0, 1 + iou[:, 1:].argmax(dim=1))
+        record |= mean_by_prompt(truth.gather(1, shown[:, None])[:, 0], targets, turn)
         if turn + 1 < rounds:
-            previous = logits[rows, pick].detach()[:, None]
-            points, labels = corrective_points(previous, targets, size // grid, g)
-            more = encoder._embed_points(points, labels, pad=False)
+            index = shown[:, None, None, None].expand(-1, 1, *logits.shape[2:])
+            previous = logits.detach().gather(1, index)  # (B, 1, h, w)
+            clicks = corrective_points(previous, targets, cell, g)
+            more = sam.prompt_encoder._embed_points(*clicks, pad=False)
             sparse = torch.cat([sparse, more], dim=1)
-            dense = encoder._embed_masks(previous.clamp(-20, 20))
+            dense = sam.prompt_encoder._embed_masks(previous)
     record["loss"] = total.item() / rounds
     return total / rounds, record
+
+
+def mean_by_prompt(iou: torch.Tensor, targets: Targets, turn: int) -> dict[str, float]:
+    """这一轮的平均 IoU，点和框分开记：``click0``、``box0`` 等。"""
+    valid = targets.valid > 0
+    groups = {"click": ~targets.use_box & valid, "box": targets.use_box & valid}
+    return {
+        f"{name}{turn}": iou[rows].mean().item()
+        for name, rows in groups.items()
+        if rows.any()
+    }
 
 
 # ---------------------------------------------------------------- 训练
@@ -354,22 +175,13 @@ def init_for_training(sam: Sam, gain: float = 2.5) -> None:
     词元与图像之间的每个注意力，查询和键用同一个放大的正交矩阵：两边的傅里叶编码
     经同一变换再点积，位置越近分数越高。
     """
-    transformer = sam.mask_decoder.transformer
-    crosses = [transformer.final_attn_token_to_image]
-    for layer in transformer.layers:
-        crosses += [layer.cross_attn_token_to_image, layer.cross_attn_image_to_token]
-    for attention in crosses:
-        nn.init.orthogonal_(attention.q_proj.weight, gain)
-        attention.k_proj.weight.copy_(attention.q_proj.weight)
-    nn.init.trunc_normal_(sam.image_encoder.pos_embed, std=0.02)
-
-
-def step_generator(
-    config: TrainConfig, step: int, device: torch.device, stream: int = 0
-) -> torch.Generator:
-    """第 step 步的随机数：只由种子和步数决定，所以断了再续也一样。"""
-    seed = (config.seed * 1_000_003 + step) * 2 + stream
-    return torch.Generator(device=device).manual_seed(seed)
+    for layer in sam.mask_decoder.modules():
+        # 交叉注意力的内部宽度都缩小了一半，自注意力没有，借此认出它们
+        if isinstance(layer, Attention) and layer.internal_dim < layer.embedding_dim:
+            nn.init.orthogonal_(layer.q_proj.weight, gain)
+            layer.k_proj.weight.copy_(layer.q_proj.weight)
+    if sam.image_encoder.pos_embed is not None:
+        nn.init.trunc_normal_(sam.image_encoder.pos_embed, std=0.02)
 
 
 def learning_rate(config: TrainConfig, step: int, done: float) -> float:
@@ -421,9 +233,8 @@ class Trainer:
     @property
     def done(self) -> float:
         """进度，0 到 1。"""
-        if self.config.minutes > 0:
-            return self.elapsed / (60 * self.config.minutes)
-        return self.step / self.config.steps
+        minutes = self.config.minutes
+        return self.elapsed / 60 / minutes if minutes else self.step / self.config.steps
 
     def save(self) -> None:
         """存下续跑需要的一切。"""
@@ -455,13 +266,13 @@ class Trainer:
     def train_step(self) -> dict[str, float]:
         """走一步，返回记录。"""
         config, device = self.config, self.sam.device
-        g = step_generator(config, self.step, device)
+        g = step_generator(config.seed, self.step, device)
         rate = learning_rate(config, self.step, self.done)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        batch = load_batch(self.bank, self.sam, config, g)
+        batch = load_batch(self.bank, self.sam, config.batch, g)
         grid = self.sam.prompt_encoder.mask_input_size[0]
-        targets = choose_targets(batch, grid, config, g)
+        targets = choose_targets(batch, grid, config.prompts, config.min_area, g)
         with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
             loss, record = sam_loss(self.sam, batch, targets, config, self.step)
         self.optimizer.zero_grad(set_to_none=True)

@@ -94,8 +94,10 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
             f"{path} 不是能安全读取的权重文件（{type(error).__name__}：{reason}）。"
             "它可能没下完整，或者根本是别的文件；重新下载一次再试。"
         ) from error
-    tensors = isinstance(state, dict) and state and all(
-        isinstance(value, torch.Tensor) for value in state.values()
+    tensors = (
+        isinstance(state, dict)
+        and state
+        and all(isinstance(value, torch.Tensor) for value in state.values())
     )
     if not tensors:
         raise SamLiteError(

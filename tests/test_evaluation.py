@@ -1,10 +1,6 @@
-"""评测：出题、老办法、打分、汇总。模型用一个知道答案的假预测器，分数可以手算。
-
-给老办法重新调参数：``SAM_LITE_TUNE=100 pytest -s -k tuned tests/test_evaluation.py``。
-"""
+"""评测：出题、打分、汇总。模型用一个知道答案的假预测器，分数可以手算。"""
 
 import json
-import os
 
 import numpy as np
 import pytest
@@ -13,21 +9,12 @@ import torch
 from sam_lite import evaluation as ev
 from sam_lite.errors import SamLiteError
 from sam_lite.preprocess import ResizeLongestSide
-from sam_lite.scenes import Scene, make_scene
+from sam_lite.scenes import Scene
 
 
 def disc(cx: float, cy: float, radius: float, size: int = 64) -> np.ndarray:
     y, x = np.ogrid[:size, :size]
     return (x - cx) ** 2 + (y - cy) ** 2 <= radius**2
-
-
-def flat_scene() -> Scene:
-    """64×64：深色底，一个亮方块 20×20，一个中等亮度的圆盘。"""
-    labels = np.zeros((64, 64), dtype=np.uint8)
-    labels[8:28, 10:30] = 1
-    labels[disc(44, 44, 12)] = 2
-    image = np.array([(20, 20, 20), (220, 200, 40), (60, 160, 220)], np.uint8)[labels]
-    return Scene(image, labels, np.zeros(3, dtype=np.uint8))
 
 
 # ---- 出题 --------------------------------------------------------------------
@@ -97,71 +84,6 @@ def test_tight_box_and_iou():
     assert ev.iou(mask & False, mask & False) == 1
 
 
-# ---- 老办法 ------------------------------------------------------------------
-
-
-def test_box_baselines_have_known_iou():
-    square, circle = flat_scene().masks()
-    box = ev.tight_box(circle)  # 半径 12：框 25×25
-    filled = ev.fill_box(box, circle.shape)
-    assert ev.iou(filled, circle) == pytest.approx(circle.sum() / 25**2)
-    assert ev.iou(ev.ellipse_in_box(box, circle.shape), circle) == (
-        pytest.approx(12**2 / 12.5**2, abs=0.03)
-    )
-    box = ev.tight_box(square)
-    assert ev.iou(ev.fill_box(box, square.shape), square) == 1
-    ellipse = ev.ellipse_in_box(box, square.shape)
-    assert ev.iou(ellipse, square) == pytest.approx(np.pi / 4, abs=0.02)
-
-
-def test_click_baselines_on_flat_colours():
-    scene = flat_scene()
-    square, circle = scene.masks()
-    soft = ev.smooth(scene.image)
-    assert ev.iou(ev.flood_fill(soft, 20, 18), square) == 18**2 / 20**2  # 吃掉一圈
-    sharp = scene.image.astype(np.float32)
-    assert ev.iou(ev.flood_fill(sharp, 20, 18), square) == 1
-    assert ev.flood_fill(sharp, 20, 18, tolerance=255).all()  # 全图连成一片
-    segments = ev.felzenszwalb(scene.image)
-    clicked = ev.iou(segments == segments[44, 44], circle)
-    boxed = ev.iou(ev.segments_in_box(segments, ev.tight_box(circle)), circle)
-    assert 0.6 < clicked <= boxed  # 先模糊再分块，边上一圈归了别的块
-
-
-def test_segments_in_box_wants_more_than_half():
-    segments = np.zeros((4, 8), dtype=int)
-    segments[:, 4:] = 1
-    assert not ev.segments_in_box(segments, (2, 0, 5, 3)).any()  # 正好一半不算
-    assert np.array_equal(ev.segments_in_box(segments, (3, 0, 6, 3)), segments == 1)
-
-
-@pytest.mark.skipif("SAM_LITE_TUNE" not in os.environ, reason="调参要一两分钟")
-def test_baseline_settings_are_the_tuned_ones(monkeypatch):
-    """选定的参数在调参场景上不比别的参数差多少。"""
-    number = int(os.environ["SAM_LITE_TUNE"])
-    seeds = range(ev.TUNE_SEED_START, ev.TUNE_SEED_START + number)
-    tasks = [ev.make_task(make_scene(s), "random", s) for s in seeds]
-    flood: dict[float, list[float]] = {t: [] for t in (16, 20, 24, 28, 32, 36, 40, 48)}
-    cuts: dict[float, list[float]] = {s: [] for s in (25, 50, 100, 200, 400)}
-    for task in filter(None, tasks):
-        soft = ev.smooth(task.image)
-        for truth, (x, y) in zip(task.truths, task.clicks, strict=True):
-            for t, found in flood.items():
-                found.append(float(ev.iou(ev.flood_fill(soft, x, y, t), truth)))
-        for scale, found in cuts.items():
-            monkeypatch.setitem(ev.FELZENSZWALB, "scale", scale)
-            scores = ev.score_baselines(task)
-            found += [*scores["felzenszwalb_click"], *scores["felzenszwalb_box"]]
-    monkeypatch.undo()
-    for table, chosen in [
-        (flood, ev.FLOOD_TOLERANCE),
-        (cuts, ev.FELZENSZWALB["scale"]),
-    ]:
-        means = {value: float(np.mean(scores)) for value, scores in table.items()}
-        print({value: round(score, 3) for value, score in means.items()})
-        assert means[chosen] > max(means.values()) - 0.02
-
-
 # ---- 打分 --------------------------------------------------------------------
 
 
@@ -197,7 +119,10 @@ class KnowingPredictor:
 
 
 def test_score_model_sends_the_right_prompts():
-    scene = flat_scene()
+    labels = np.zeros((64, 64), dtype=np.uint8)
+    labels[8:28, 10:30] = 1
+    labels[disc(44, 44, 12)] = 2
+    scene = Scene(np.zeros((64, 64, 3), np.uint8), labels, np.zeros(3, np.uint8))
     task = ev.make_task(scene, "centre", seed=5)
     assert task is not None
     predictor = KnowingPredictor(task.truths)

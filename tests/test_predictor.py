@@ -155,6 +155,26 @@ def test_bad_prompt(predictor: SamPredictor, kind: str) -> None:
         predictor.predict(**prompt)
 
 
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        {"box": [5.0, 8.0, 60.0, 41.0]},
+        {"point_coords": POINTS.tolist(), "point_labels": LABELS.tolist()},
+    ],
+    ids=["box", "point"],
+)
+def test_lists(predictor: SamPredictor, prompt: dict) -> None:
+    """给列表而不是数组：要么照数组算，要么报出参数名，不会冒出底层的错。"""
+    arrays = {name: np.array(value) for name, value in prompt.items()}
+    try:
+        result = predictor.predict(**prompt)
+    except SamLiteError as error:
+        assert any(name in str(error) for name in prompt)
+    else:
+        for a, b in zip(result, predictor.predict(**arrays), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision(small_sam: Sam, dtype: torch.dtype) -> None:
     """半精度模型用起来不变：输入照旧，numpy 输出是 float32。"""

@@ -124,7 +124,7 @@ def test_refuses_code(tiny: Sam, tmp_path: Path, kind: str) -> None:
     if kind == "torch":
         torch.save(state, path)
     else:
-        path.write_bytes(pickle.dumps({"extra": Trap(trap)}))
+        path.write_bytes(pickle.dumps({"extra": Trap(trap)}, protocol=2))
     with pytest.raises(SamLiteError, match="bad.pth"):
         sam_lite.load(path)
     assert not trap.exists()

@@ -1,11 +1,23 @@
 """vit_b 在 1024 上端到端：与官方的相对误差不超过 2e-4。"""
 
+import os
+from collections.abc import Iterator
+
 import numpy as np
+import pytest
 import torch
 
 from parity.official import assert_near, assert_same_masks, ours, same_weights, theirs
 
 
+@pytest.fixture
+def _all_cores() -> Iterator[None]:
+    torch.set_num_threads(os.cpu_count() or 1)
+    yield
+    torch.set_num_threads(1)
+
+
+@pytest.mark.usefixtures("_all_cores")
 def test_vit_b_end_to_end() -> None:
     """同一组随机权重、一张非正方形的图，两边各编码一次，再试各种提示。"""
     our, their = same_weights(theirs.build_sam_vit_b(), ours.build_sam_vit_b())

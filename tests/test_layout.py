@@ -1,0 +1,101 @@
+"""布局的规矩：一章一个模块一个测试；第 N 个模块只用前面的；篇幅有上限。"""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "sam_lite"
+CHAPTERS = [
+    "preprocess",
+    "patch_embed",
+    "attention",
+    "windows",
+    "image_encoder",
+    "prompt_encoder",
+    "two_way",
+    "mask_decoder",
+    "model",
+    "weights",
+    "predictor",
+]
+GROUND_FLOOR = {"config", "ops", "errors"}
+MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
+MODULE_LINES, CLASS_LINES, FUNCTION_LINES = 220, 110, 35
+
+
+def parse(module: str) -> ast.Module:
+    return ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
+
+
+def code_lines(*nodes: ast.AST) -> int:
+    """有代码的行数：不算空行、注释和文档字符串。"""
+    docstrings, lines = set(), set()
+    for child in (child for node in nodes for child in ast.walk(node)):
+        if isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant):
+            docstrings.update(range(child.lineno, child.end_lineno + 1))
+        elif hasattr(child, "lineno"):
+            lines.update((child.lineno, child.end_lineno))
+    return len(lines - docstrings)
+
+
+@pytest.mark.parametrize("number, module", list(enumerate(CHAPTERS, start=1)))
+def test_module_imports_only_earlier_ones(number, module):
+    earlier = set(CHAPTERS[: number - 1]) | GROUND_FLOOR
+    for node in ast.walk(parse(module)):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            names = [node.module] if node.module else [a.name for a in node.names]
+            late = {name.split(".")[0] for name in names} - earlier
+            assert not late, f"{module} 用了后面的模块 {late}"
+
+
+@pytest.mark.parametrize("module", CHAPTERS)
+def test_every_chapter_module_has_its_test(module):
+    assert (ROOT / "tests" / f"test_{module}.py").is_file()
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_modules_classes_and_functions_stay_short(module):
+    tree = parse(module)
+    assert code_lines(tree) <= MODULE_LINES
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            assert code_lines(node) <= CLASS_LINES, node.name
+        elif isinstance(node, ast.FunctionDef):
+            assert code_lines(*node.body) <= FUNCTION_LINES, node.name
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_public_docstrings_are_chinese_sentences(module):
+    """公开的类和函数都有文档字符串，第一行是一句中文，以标点收尾。"""
+    tree = parse(module)
+    functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)]
+    inner = {n for f in functions for n in ast.walk(f) if n is not f}
+    nodes = [tree] + [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef | ast.FunctionDef)
+        and not node.name.startswith("_")
+        and node not in inner
+    ]
+    for node in nodes:
+        first = (ast.get_docstring(node) or "").split("\n")[0]
+        name = getattr(node, "name", module)
+        assert any("一" <= c <= "鿿" for c in first), f"{module}.{name} 没有中文说明"
+        assert first[-1] in "。：；，）…", f"{module}.{name}：{first}"
+
+
+def test_import_needs_only_the_core():
+    """import sam_lite 只带进 torch、numpy、pillow、safetensors。"""
+    code = (
+        "import sys, sam_lite; "
+        "print([m for m in ('skimage', 'scipy', 'matplotlib', 'torchvision')"
+        " if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,90 @@
+"""training_data：取样、增强、提示，都与场景的真值对账。"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from sam_lite import training_data
+from sam_lite.scene_bank import MAX_LABELS
+from sam_lite.scenes import Scene, make_scene
+
+GRID = 16
+
+
+def scene_batch(seeds=(0, 1)) -> tuple[training_data.Batch, list[Scene]]:
+    """不经增强的一批，好与场景的真值对账。"""
+    scenes = [make_scene(seed, 64) for seed in seeds]
+    labels = torch.stack([torch.from_numpy(s.labels).long() for s in scenes])
+    parents = torch.zeros(len(scenes), MAX_LABELS, dtype=torch.uint8)
+    for row, scene in zip(parents, scenes, strict=True):
+        row[: len(scene.parents)] = torch.from_numpy(scene.parents)
+    images = torch.zeros(len(scenes), 3, 64, 64)
+    return training_data.Batch(
+        images, labels, training_data.membership(parents)
+    ), scenes
+
+
+def test_membership_equals_scene_masks():
+    """归属表乘标签图，就是场景自己给出的掩码（部件也算在整体里）。"""
+    batch, scenes = scene_batch(range(8))
+    assert any(scene.parents.any() for scene in scenes)
+    for i, scene in enumerate(scenes):
+        for k in range(1, scene.num_objects + 1):
+            ours = batch.member[i, k][batch.labels[i]].bool().numpy()
+            np.testing.assert_array_equal(ours, scene.mask(k))
+
+
+def test_targets_are_pooled_masks_with_points_inside():
+    """目标是某个物体掩码的平均池化；点落在它里面，框贴着它。"""
+    batch, scenes = scene_batch()
+    g = torch.Generator().manual_seed(3)
+    targets = training_data.choose_targets(batch, GRID, 5, 20, g)
+    assert targets.masks.shape == (10, 1, GRID, GRID)
+    for b in range(10):
+        scene = scenes[b // 5]
+        pooled = F.avg_pool2d(torch.from_numpy(scene.masks())[:, None].float(), 4)
+        error = (pooled - targets.masks[b]).abs().amax((1, 2, 3))
+        k = int(error.argmin())
+        assert error[k] < 1e-6
+        mask = scene.mask(k + 1)
+        x, y = targets.points[b, 0].int().tolist()
+        assert mask[y, x]
+        ys, xs = np.nonzero(mask)
+        tight = torch.tensor([xs.min(), ys.min(), xs.max(), ys.max()])
+        sides = (tight[2:] - tight[:2]).repeat(2)
+        assert ((targets.boxes[b] - tight).abs() <= 0.45 * sides + 1e-4).all()
+
+
+def test_tight_boxes_by_hand():
+    """第 1–2 行、第 3–5 列有像素：框是 (3, 1, 5, 2)。"""
+    rows = torch.tensor([[[0, 1, 1, 0, 0, 0, 0, 0]]])
+    columns = torch.tensor([[[0, 0, 0, 1, 1, 1, 0, 0]]])
+    box = training_data.tight_boxes(rows.bool(), columns.bool())
+    assert box.tolist() == [[[3, 1, 5, 2]]]
+
+
+def test_corrective_points_land_on_errors():
+    """漏掉的地方给正点，多出的地方给负点。"""
+    truth = torch.zeros(2, 1, 4, 4)
+    truth[:, :, 1, 2] = 1  # 物体是 (x=2, y=1) 这一格
+    logits = torch.full((2, 1, 4, 4), -5.0)
+    logits[1, 0, 1, 2] = logits[1, 0, 3, 0] = 5.0  # 第二组找对了，还多了一格
+    empty = torch.zeros(2, 1)
+    targets = training_data.Targets(truth, empty, empty, empty, empty)
+    g = torch.Generator().manual_seed(0)
+    points, labels = training_data.corrective_points(logits, targets, 16, g)
+    assert labels.tolist() == [[1.0], [0.0]]
+    assert (points[:, 0] // 16).int().tolist() == [[2, 1], [0, 3]]
+
+
+def test_augment_keeps_image_and_labels_together():
+    """图像就是标签画出来的时候，增强之后两者仍然对得上。"""
+    labels = torch.zeros(4, 64, 64, dtype=torch.long)
+    labels[:, 10:40, 5:30] = 1
+    images = (labels[:, None] * 200.0).expand(4, 3, 64, 64)
+    g = torch.Generator().manual_seed(1)
+    moved, moved_labels = training_data.augment(images, labels, g)
+    assert moved_labels.float().mean() > 0.02
+    for image, label in zip(moved, moved_labels, strict=True):
+        inside, outside = image.mean(0)[label == 1], image.mean(0)[label == 0]
+        assert inside.median() > outside.median() + 80
