@@ -5,8 +5,11 @@ from pathlib import Path
 
 import torch
 
+from .cli_model import pick_device
+from .cli_parser import count, positive, seed
 from .config import TINY
 from .errors import SamLiteError
+from .extras import require
 from .model import Sam, sam_from_config
 from .scene_bank import SceneBank
 from .training import TrainConfig, Trainer, init_for_training
@@ -18,18 +21,23 @@ DEFAULTS = TrainConfig()
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """train 的全部选项。"""
     add = parser.add_argument
-    add("--out", type=Path, default=Path("runs/tiny"), help="输出目录")
-    add("--steps", type=int, default=DEFAULTS.steps, help="训练多少步")
-    add("--minutes", type=float, default=0.0, help="改按时间训练：多少分钟")
-    add("--batch", type=int, default=DEFAULTS.batch, help="每步几张图")
-    add("--prompts", type=int, default=DEFAULTS.prompts, help="每张图几组提示")
-    add("--lr", type=float, default=DEFAULTS.lr, help="最高学习率")
-    add("--scenes", type=int, default=20000, help="先画多少张场景（每千张约 200 MB）")
-    add("--bank", type=Path, help="场景放在哪里，默认在输出目录里；可以几次训练共用")
-    add("--seed", type=int, default=0, help="随机种子")
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="设备")
+    add("--out", type=Path, default=Path("runs/tiny"), metavar="DIR", help="输出目录")
+    add("--steps", type=count, default=DEFAULTS.steps, metavar="N", help="训练多少步")
+    add("--minutes", type=positive, metavar="M", help="改按时间训练：多少分钟")
+    add("--batch", type=count, default=DEFAULTS.batch, metavar="N", help="每步几张图")
+    text = "每张图几组提示"
+    add("--prompts", type=count, default=DEFAULTS.prompts, metavar="N", help=text)
+    add("--lr", type=positive, default=DEFAULTS.lr, metavar="X", help="最高学习率")
+    text = "先画多少张场景，每千张约 260 MB"
+    add("--scenes", type=count, default=20000, metavar="N", help=text)
+    text = "场景放在哪里，不给就在输出目录里；几次训练可以共用"
+    add("--bank", type=Path, metavar="DIR", help=text)
+    add("--seed", type=seed, default=0, metavar="N", help="随机种子")
+    text = "auto、cpu、cuda、mps；auto 是有什么用什么"
+    add("--device", default="auto", metavar="NAME", help=text)
     add("--bfloat16", action="store_true", help="混合精度：GPU 和带 AMX 的 CPU 更快")
-    add("--init", help="从这份权重接着学（型号名或文件），不从零开始")
+    text = "从这份权重（型号名或文件）接着学，不从零开始"
+    add("--init", metavar="NAME", help=text)
     add("--resume", action="store_true", help="从输出目录里的存档接着跑")
 
 
@@ -37,9 +45,9 @@ def train(args: argparse.Namespace) -> None:
     """先把场景画好，再训练，最后导出 safetensors；中断后加 ``--resume`` 接着来。"""
     if not args.resume and (args.out / "state.pt").exists():
         raise SamLiteError(f"{args.out} 里已有存档：加 --resume 接着训练，或换 --out。")
-    bar = progress_bar()
+    bar = require("tqdm", "显示进度").tqdm
     torch.manual_seed(args.seed)
-    sam = starting_model(args.init).to(args.device)
+    sam = starting_model(args.init).to(pick_device(args.device))
     bank = SceneBank(args.bank or args.out / "scenes", args.scenes, TINY.image_size)
     drawn = len(bank.ready())
     with bar(total=len(bank), initial=drawn, desc="画场景", unit="张") as shown:
@@ -48,7 +56,7 @@ def train(args: argparse.Namespace) -> None:
 
     config = TrainConfig(
         steps=args.steps,
-        minutes=args.minutes,
+        minutes=args.minutes or 0.0,
         batch=args.batch,
         prompts=args.prompts,
         lr=args.lr,
@@ -81,7 +89,9 @@ def run_with_progress(trainer: Trainer, bar: type) -> None:
 
         def show(record: dict[str, float]) -> None:
             shown.n = min(100.0, round(100 * trainer.done, 1))
-            loss, click, box = record["loss"], record["click0"], record["box0"]
+            nan = float("nan")  # 一步里也可能全是框，没有点
+            loss = record["loss"]
+            click, box = record.get("click0", nan), record.get("box0", nan)
             shown.set_postfix_str(
                 f"第 {trainer.step} 步，损失 {loss:.3f}，一点 {click:.2f}，框 {box:.2f}"
             )
@@ -95,14 +105,3 @@ def run_with_progress(trainer: Trainer, bar: type) -> None:
 
 
 BAR = "{desc} {percentage:5.1f}%|{bar}| {elapsed}<{remaining} {postfix}"
-
-
-def progress_bar() -> type:
-    """tqdm 的进度条；它不在核心依赖里，用到才导入。"""
-    try:
-        from tqdm import tqdm
-    except ImportError as error:
-        raise SamLiteError(
-            '训练要用 tqdm 显示进度：pip install "sam-lite[course]"。'
-        ) from error
-    return tqdm

@@ -6,8 +6,6 @@
 
 from __future__ import annotations
 
-import importlib
-import unicodedata
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,6 +15,7 @@ from numpy.typing import NDArray
 
 from .baselines import FELZENSZWALB, FLOOD, baseline_masks
 from .errors import SamLiteError
+from .extras import require
 
 if TYPE_CHECKING:
     from .predictor import SamPredictor
@@ -144,30 +143,31 @@ def evaluate(
     *,
     size: int = 256,
     click: str = "random",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[], object] | None = None,
 ) -> dict[str, Any]:
     """在评测场景上给模型和老办法打分，返回能直接写成 JSON 的字典。
 
     每个场景只编码一次，抽最多四个物体，当作一批提示。第一次点击默认在掩码里随机取，
     和训练时一样；``click="centre"`` 时取离边最远的一点。IoU 在场景的像素上算，
-    场景 ``size``×``size``。同样的 ``seed`` 和权重，结果一样。``progress(已做, 总数)``
-    每个场景调用一次。参数不对或缺 scipy、scikit-image 时抛 ``SamLiteError``。
+    场景 ``size``×``size``。同样的 ``seed`` 和权重，结果一样。每做完一个
+    场景调用一次 ``progress()``。参数不对、缺库时抛 ``SamLiteError``。
     """
     from .predictor import SamPredictor
     from .scenes import make_scene
 
-    _require_extras()
+    for name in ("scipy.ndimage", "skimage.segmentation", "tabulate", "wcwidth"):
+        require(name, "评测")
     if click not in ("random", "centre"):
         raise SamLiteError(f"click 要 'random' 或 'centre'，来的是 {click!r}")
     seeds = eval_seeds(num_scenes, seed)
     predictor = SamPredictor(sam)
     found: list[dict[str, Array]] = []
-    for done, scene_seed in enumerate(seeds, start=1):
+    for scene_seed in seeds:
         task = make_task(make_scene(scene_seed, size), click, scene_seed)
         if task is not None:
             found.append(score_model(predictor, task) | score_baselines(task))
         if progress is not None:
-            progress(done, num_scenes)
+            progress()
     if not found:
         raise SamLiteError("评测场景里没有一个够大的物体，请加大 num_scenes")
     scores = {key: np.concatenate([f[key] for f in found]) for key in found[0]}
@@ -276,46 +276,22 @@ def pearson(a: Array, b: Array) -> float | None:
 
 
 def format_table(result: dict[str, Any]) -> str:
-    """把 ``evaluate`` 的结果排成中文表格；汉字按两格宽对齐。"""
+    """把 ``evaluate`` 的结果排成中文表格；汉字按两格宽对齐（wcwidth）。"""
+    require("wcwidth", "对齐汉字")
+    tabulate = require("tabulate", "排表格").tabulate
     small, large = (f"{limit:g}" for limit in result["size_limits"])
     count = result["objects"]
     header = ("方法", "提示", "全部", f"<{small}", f"{small}–{large}", f">{large}")
     numbers = ("物体数", "", *(str(count[name]) for name in SIZES))
-    rows = [header, numbers]
+    rows = [numbers]
     for key, name, prompt in METHODS:
         rows.append((name, prompt, *(_show(result["miou"][key][n]) for n in SIZES)))
-    widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = zip(row, widths, (False, False, True, True, True, True), strict=True)
-        lines.append("  ".join(_pad(*cell) for cell in cells))
-    lines.insert(2, "-" * _width(lines[0]))
+    align = ("left", "left", "right", "right", "right", "right")
+    table = tabulate(rows, header, colalign=align, disable_numparse=True)
     r = {name: _show(value) for name, value in result["correlation"].items()}
     text = f"点击 {r['click']}，框 {r['box']}，合起来 {r['both']}"
-    return "\n".join([*lines, f"IoU 头与真实 IoU 的相关系数：{text}"])
+    return f"{table}\nIoU 头与真实 IoU 的相关系数：{text}"
 
 
 def _show(value: float | None) -> str:
     return "无" if value is None else f"{value:.3f}"
-
-
-def _width(text: str) -> int:
-    """在终端里占几格：汉字和全角标点占两格。"""
-    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
-
-
-def _pad(text: str, width: int, right: bool) -> str:
-    space = " " * (width - _width(text))
-    return space + text if right else text + space
-
-
-def _require_extras() -> None:
-    """老办法和纠正点击要 scipy、scikit-image；没装就说怎么装。"""
-    try:
-        for name in ("scipy.ndimage", "skimage.segmentation"):
-            importlib.import_module(name)
-    except ImportError as error:
-        raise SamLiteError(
-            f"评测要用 scipy 和 scikit-image（缺 {error.name}）："
-            f"运行 pip install scikit-image，scipy 会一起装上"
-        ) from error

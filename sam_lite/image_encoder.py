@@ -171,4 +171,5 @@ class ImageEncoderViT(nn.Module):
             x = x + self.pos_embed
         for block in self.blocks:
             x = block(x)
-        return self.neck(x.permute(0, 3, 1, 2))  # 通道挪到第二维，给卷积用
+        x = self.neck(x.permute(0, 3, 1, 2))  # 通道挪到第二维，给卷积用
+        return x.contiguous()  # 与官方一样连续存放，照官方写的 .view 才能用

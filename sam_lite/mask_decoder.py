@@ -124,7 +124,7 @@ class MaskDecoder(nn.Module):
         repeats = B // image_embeddings.shape[0]
         src = torch.repeat_interleave(image_embeddings, repeats, dim=0)
         src = src + dense_prompt_embeddings  # 稠密嵌入加在图像上，不拼到词元里
-        _, C, h, w = src.shape
+        B, C, h, w = src.shape  # 几张掩码配一组点时，B 在相加时才定下来
         hs, src = self.transformer(src, image_pe, tokens)  # (B, 5+N, C)、(B, hw, C)
         iou_token_out = hs[:, 0]
         mask_tokens_out = hs[:, 1 : 1 + self.num_mask_tokens]  # (B, 4, C)

@@ -43,8 +43,8 @@ class Sam(nn.Module):
         self.image_encoder = image_encoder
         self.prompt_encoder = prompt_encoder
         self.mask_decoder = mask_decoder
-        mean = torch.tensor(pixel_mean).reshape(-1, 1, 1)
-        std = torch.tensor(pixel_std).reshape(-1, 1, 1)
+        mean = torch.tensor(pixel_mean, dtype=torch.float32).reshape(-1, 1, 1)
+        std = torch.tensor(pixel_std, dtype=torch.float32).reshape(-1, 1, 1)
         self.register_buffer("pixel_mean", mean, persistent=False)
         self.register_buffer("pixel_std", std, persistent=False)
 

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from .errors import SamLiteError, problem
+from .checks import check_box, check_image, check_mask_input, check_points
+from .errors import NoImageError, problem
 from .model import Sam
 from .preprocess import ResizeLongestSide
 
@@ -110,16 +111,18 @@ class SamPredictor:
         """
         self._check_image_set()
         coords = labels = boxes = masks = None
-        if point_coords is not None:
-            check_labels(point_coords, point_labels)
-            points = self.transform.apply_coords(point_coords, self.original_size)
+        if point_coords is not None or point_labels is not None:
+            points, kinds = check_points(point_coords, point_labels)
+            points = self.transform.apply_coords(points, self.original_size)
             coords = self._tensor(points, torch.float)[None]  # (1, N, 2)
-            labels = self._tensor(point_labels, torch.int)[None]  # (1, N)
+            labels = self._tensor(kinds, torch.int)[None]  # (1, N)
         if box is not None:
-            scaled = self.transform.apply_boxes(box, self.original_size)
+            scaled = self.transform.apply_boxes(check_box(box), self.original_size)
             boxes = self._tensor(scaled, torch.float)  # (1, 4)
         if mask_input is not None:
-            masks = self._tensor(mask_input, torch.float)[None]  # (1, 1, 4h, 4w)
+            side = self.model.prompt_encoder.mask_input_size
+            logits = check_mask_input(mask_input, side)
+            masks = self._tensor(logits, torch.float)[None]  # (1, 1, 4h, 4w)
 
         masks, iou, low_res = self.predict_torch(
             coords, labels, boxes, masks, multimask_output, return_logits
@@ -179,29 +182,4 @@ class SamPredictor:
 
     def _check_image_set(self) -> None:
         if not self.is_image_set:
-            raise SamLiteError("还没有图像：先调用 set_image，再用提示去问。")
-
-
-def check_labels(point_coords: np.ndarray, point_labels: np.ndarray | None) -> None:
-    """每个点都要有一个标签。"""
-    if point_labels is None or len(point_labels) != len(point_coords):
-        raise problem(
-            "point_labels",
-            "None" if point_labels is None else f"{len(point_labels)} 个",
-            f"与 point_coords 等长（{len(point_coords)} 个）的标签",
-            "每个点一个标签：1 正点，0 负点。",
-        )
-
-
-def check_image(image: np.ndarray) -> None:
-    """只接受 uint8 的 ``(H, W, 3)``，别的给出改法。"""
-    kind = f"{getattr(image, 'dtype', type(image).__name__)}"
-    shape = getattr(image, "shape", None)
-    mend = "用 PIL 读图时：np.array(Image.open(路径).convert('RGB'))。"
-    if kind.startswith("float"):
-        mend = "浮点图像先乘 255（如果在 0–1 之间），再 .astype(np.uint8)。"
-    good = isinstance(image, np.ndarray) and image.dtype == np.uint8
-    if not good or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise problem(
-            "image", f"{kind}、形状 {shape}", " uint8、形状 (高, 宽, 3) 的数组", mend
-        )
+            raise NoImageError("还没有图像：先调用 set_image，再用提示去问。")

@@ -125,8 +125,8 @@ class PromptEncoder(nn.Module):
             B = points.shape[0]
             extra = torch.zeros((B, 1, 2), dtype=points.dtype, device=points.device)
             points = torch.cat([points, extra], dim=1)
-            padding = -torch.ones((B, 1), dtype=labels.dtype, device=labels.device)
-            labels = torch.cat([labels, padding], dim=1)
+            padding = -torch.ones((B, 1), dtype=torch.int, device=labels.device)
+            labels = torch.cat([labels.to(torch.int), padding], dim=1)
         code = self.pe_layer.forward_with_coords(points, self.input_image_size)
 
         label = labels.unsqueeze(-1)  # (B, N, 1)，下面逐类挑选，避免原地改写

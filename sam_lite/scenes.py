@@ -14,7 +14,6 @@ import math
 import multiprocessing
 import numbers
 import os
-import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -162,20 +161,18 @@ def make_scenes(
     seeds: Iterable[int],
     size: int = 256,
     workers: int | None = None,
-    progress: bool = False,
     **options: object,
 ) -> Iterator[Scene]:
     """按 seeds 的顺序逐张给出场景，可以用多个进程同时画。
 
-    ``workers`` 是进程数：None 用上全部核心，0 或 1 在当前进程里画；``progress`` 为真时
-    在标准错误上报数；``options`` 原样交给 ``make_scene``。在 Windows 的脚本里，多进程的
+    ``workers`` 是进程数：None 用上全部核心，0 或 1 在当前进程里画；``options``
+    原样交给 ``make_scene``。在 Windows 的脚本里，多进程的
     调用要放在 ``if __name__ == "__main__":`` 之下。参数不合要求时抛出 SamLiteError。
     """
     _check_int("size", size, 32)
     workers = (os.cpu_count() or 1) if workers is None else workers
     _check_int("workers", workers, 0)
-    scenes = _stream(iter(seeds), size, workers, options)
-    return _report(scenes) if progress else scenes
+    return _stream(iter(seeds), size, workers, options)
 
 
 def _make_chunk(seeds: list[int], size: int, options: dict) -> list[Scene]:
@@ -205,15 +202,6 @@ def _stream(
                 yield from waiting.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def _report(scenes: Iterator[Scene]) -> Iterator[Scene]:
-    done = 0
-    for done, scene in enumerate(scenes, 1):
-        if done % 100 == 0:
-            print(f"\r已画 {done} 张", end="", file=sys.stderr, flush=True)
-        yield scene
-    print(f"\r共画 {done} 张", file=sys.stderr, flush=True)
 
 
 def _check_options(

@@ -33,7 +33,7 @@ PALETTE: Picture = np.array(
     ],
     dtype=np.uint8,
 )
-POSITIVE, NEGATIVE = (0, 158, 115), (213, 94, 0)  # 前景点绿、背景点红，也分得开
+POSITIVE, NEGATIVE = (0, 158, 115), (213, 94, 0)  # 正点绿、负点红，也分得开
 LOSSLESS = (".png", ".bmp", ".tif", ".tiff")  # 掩码只存成这些：JPEG 会改像素值
 ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 
@@ -136,13 +136,7 @@ def save_image(path: str | os.PathLike[str], image: ArrayLike) -> None:
     array = np.asarray(image)
     if array.dtype == np.bool_:
         array = array.astype(np.uint8) * 255
-    if array.dtype != np.uint8 or not (
-        array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)
-    ):
-        raise SamLiteError(
-            f"image 要 uint8 的 (H, W, 3)、(H, W) 或 bool 的 (H, W)，"
-            f"来的是 {array.dtype} 的 {array.shape}"
-        )
+    _as_picture(array)  # 只为核对形状和类型
     buffer = io.BytesIO()
     Image.fromarray(array).save(buffer, format=image_format)
     write_atomic(path, buffer.getvalue())
@@ -175,16 +169,14 @@ def overlay(
     """把掩码、点和框画在照片上，返回一张新的 ``(H, W, 3)`` uint8 图片。
 
     ``masks``：``(H, W)`` 或 ``(N, H, W)`` 的 bool，每张一种颜色，大的先画。
-    ``points``：``(M, 2)`` 的 xy；``labels``：``(M,)``，1 前景（绿、加号）、
-    0 背景（红、减号），不给就全是前景。``box``：``(4,)`` 或 ``(N, 4)`` 的
+    ``points``：``(M, 2)`` 的 xy；``labels``：``(M,)``，1 正点（绿、加号）、
+    0 负点（红、减号），不给就全是正点。``box``：``(4,)`` 或 ``(N, 4)`` 的
     x0, y0, x1, y1。形状对不上时抛 ``SamLiteError``。
     """
     photo = _as_picture(image)
-    height, width = photo.shape[:2]
-    line = max(1, round(min(height, width) / 250))  # 线宽随图片大小变
-    canvas = _paint_masks(photo, _as_masks(masks, height, width), line)
-
-    picture = Image.fromarray(canvas)
+    stack = _as_masks(masks, *photo.shape[:2])  # (N, H, W)
+    line = max(1, round(min(photo.shape[:2]) / 250))  # 线宽随图片大小变
+    picture = Image.fromarray(_paint_masks(photo, stack, line))
     if box is not None:
         _draw_boxes(picture, np.asarray(box, dtype=float), line)
     if points is not None:
@@ -241,7 +233,7 @@ def _draw_boxes(picture: Image.Image, boxes: NDArray[np.float64], line: int) -> 
 def _draw_points(
     picture: Image.Image, xy: NDArray[np.float64], positive: NDArray[np.bool_]
 ) -> None:
-    """画点：圆心在点上，白边；前景加号，背景减号，不靠颜色也认得出。"""
+    """画点：圆心在点上，白边；正点加号，负点减号，不靠颜色也认得出。"""
     radius = max(5, round(min(picture.size) / 50))
     for (x, y), is_positive in zip(xy, positive, strict=True):
         marker = _marker(radius, bool(is_positive))
@@ -256,9 +248,8 @@ def _marker(radius: int, positive: bool) -> Image.Image:
     draw = ImageDraw.Draw(big)
     last, rim, middle, bar = 8 * side - 1, 1.2 * side, 4 * side, 0.5 * side
     draw.ellipse((0, 0, last, last), fill="white")
-    draw.ellipse(
-        (rim, rim, last - rim, last - rim), fill=POSITIVE if positive else NEGATIVE
-    )
+    colour = POSITIVE if positive else NEGATIVE
+    draw.ellipse((rim, rim, last - rim, last - rim), fill=colour)
     ends = (2.2 * side, 5.8 * side)
     draw.rectangle((ends[0], middle - bar, ends[1], middle + bar), fill="white")
     if positive:
@@ -295,13 +286,9 @@ def stack_rows(rows: Sequence[ArrayLike], gap: int = 8) -> Picture:
     if not pictures:
         raise SamLiteError("stack_rows 至少要一行图片")
     width = max(p.shape[1] for p in pictures)
-    height = sum(p.shape[0] for p in pictures) + gap * (len(pictures) - 1)
-    sheet = np.full((height, width, 3), 255, dtype=np.uint8)
-    top = 0
-    for p in pictures:
-        sheet[top : top + p.shape[0], : p.shape[1]] = p
-        top += p.shape[0] + gap
-    return sheet
+    borders = [((0, gap), (0, width - p.shape[1]), (0, 0)) for p in pictures]
+    padded = [np.pad(p, b, constant_values=255) for p, b in zip(pictures, borders)]
+    return np.concatenate(padded)[: -gap or None]  # 最后一行下面不留缝
 
 
 def _as_picture(image: ArrayLike) -> Picture:
@@ -311,7 +298,8 @@ def _as_picture(image: ArrayLike) -> Picture:
         array = np.repeat(array[:, :, None], 3, axis=2)  # (H, W, 3)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
         raise SamLiteError(
-            f"image 要 uint8 的 (H, W, 3)，来的是 {array.dtype} 的 {array.shape}"
+            f"image 要 uint8 的 (H, W, 3) 或 (H, W)，"
+            f"来的是 {array.dtype} 的 {array.shape}"
         )
     return array
 

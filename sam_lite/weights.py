@@ -81,6 +81,8 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
     错误：读不出来、或里面不是“名字到张量”的字典时，抛 SamLiteError。
     """
     path = Path(path)
+    if not path.is_file():
+        raise SamLiteError(f"没有这个权重文件：{path}。检查路径，文件夹也不行。")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

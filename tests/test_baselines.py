@@ -3,14 +3,12 @@
 重新调参数：``SAM_LITE_TUNE=100 pytest -s -k tuned tests/test_baselines.py``。
 """
 
-import os
-
 import numpy as np
 import pytest
 
 from sam_lite import baselines
 from sam_lite import evaluation as ev
-from sam_lite.scenes import Scene, make_scene
+from sam_lite.scenes import Scene
 
 
 def flat_scene() -> Scene:
@@ -60,30 +58,3 @@ def test_segments_in_box_wants_more_than_half():
     assert np.array_equal(
         baselines.segments_in_box(segments, (3, 0, 6, 3)), segments == 1
     )
-
-
-@pytest.mark.skipif("SAM_LITE_TUNE" not in os.environ, reason="调参要一两分钟")
-def test_baseline_settings_are_the_tuned_ones(monkeypatch):
-    """选定的参数在调参场景上不比别的参数差多少。"""
-    number = int(os.environ["SAM_LITE_TUNE"])
-    seeds = range(ev.TUNE_SEED_START, ev.TUNE_SEED_START + number)
-    tasks = [ev.make_task(make_scene(s), "random", s) for s in seeds]
-    flood: dict[float, list[float]] = {t: [] for t in (16, 20, 24, 28, 32, 36, 40, 48)}
-    cuts: dict[float, list[float]] = {s: [] for s in (25, 50, 100, 200, 400)}
-    for task in filter(None, tasks):
-        soft = baselines.smooth(task.image)
-        for truth, (x, y) in zip(task.truths, task.clicks, strict=True):
-            for t, found in flood.items():
-                found.append(float(ev.iou(baselines.flood_fill(soft, x, y, t), truth)))
-        for scale, found in cuts.items():
-            monkeypatch.setitem(baselines.FELZENSZWALB, "scale", scale)
-            scores = ev.score_baselines(task)
-            found += [*scores["felzenszwalb_click"], *scores["felzenszwalb_box"]]
-    monkeypatch.undo()
-    for table, chosen in [
-        (flood, baselines.FLOOD["tolerance"]),
-        (cuts, baselines.FELZENSZWALB["scale"]),
-    ]:
-        means = {value: float(np.mean(scores)) for value, scores in table.items()}
-        print({value: round(score, 3) for value, score in means.items()})
-        assert means[chosen] > max(means.values()) - 0.02

@@ -130,9 +130,7 @@ def test_parallel_equals_serial_in_order():
     assert same(serial[1], make_scene(3, 48))
 
 
-def test_progress_and_endless_seeds(capsys):
-    assert len(list(make_scenes(range(3), 32, workers=1, progress=True))) == 3
-    assert "共画 3 张" in capsys.readouterr().err
+def test_endless_seeds():
     import itertools
 
     stream = make_scenes(itertools.count(), 32, workers=1, parts=1.0)
