@@ -15,12 +15,13 @@ NOTEBOOKS := $(wildcard chapters/*.ipynb chapters/solutions/*.ipynb)
 NBVAL     := --nbval-lax --nbval-current-env --nbval-cell-timeout=120
 
 .DEFAULT_GOAL := help
-.PHONY: help demo course test lint format clean
+.PHONY: help demo course test figures lint format clean
 
 help:
 	@echo 'make demo    装好 sam_lite，用自带的小权重分割一张真实照片'
 	@echo 'make course  把章节复制到 my/（不覆盖你的文件），打开 JupyterLab'
 	@echo 'make test    代码检查、类型检查、全部测试和全部笔记本'
+	@echo 'make figures 重画 README 里的图'
 	@echo 'make lint    只做代码检查和类型检查'
 	@echo 'make format  整理代码格式'
 	@echo 'make clean   删去环境和缓存，保留 my/ 和 runs/'
@@ -34,6 +35,9 @@ course: $(COURSE)
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests $(if $(NOTEBOOKS),$(NBVAL) $(NOTEBOOKS))
+
+figures: $(CORE)
+	$(BIN)/sam-lite demo --all --out figures/demo.png
 
 lint: $(TEST)
 	$(BIN)/python -m ruff check

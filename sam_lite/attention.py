@@ -88,10 +88,11 @@ def get_rel_pos(q_size: int, k_size: int, rel_pos: torch.Tensor) -> torch.Tensor
         rel_pos = table.reshape(-1, max_rel_dist).permute(1, 0)  # (2·max-1, d)
 
     # q、k 边长不等时，按比例放到同一把尺子上再相减
-    q_coords = torch.arange(q_size)[:, None] * max(k_size / q_size, 1.0)
-    k_coords = torch.arange(k_size)[None, :] * max(q_size / k_size, 1.0)
+    device = rel_pos.device
+    q_coords = torch.arange(q_size, device=device)[:, None] * max(k_size / q_size, 1.0)
+    k_coords = torch.arange(k_size, device=device)[None, :] * max(q_size / k_size, 1.0)
     distance = q_coords - k_coords + (k_size - 1) * max(q_size / k_size, 1.0)
-    return rel_pos[distance.long().to(rel_pos.device)]
+    return rel_pos[distance.long()]
 
 
 def decomposed_rel_pos(

@@ -29,6 +29,8 @@ def check_image(image: Any) -> None:
 
 def numbers(name: str, value: Any) -> np.ndarray:
     """把列表、元组、数组变成浮点数组；不是数的抛 SamLiteError。"""
+    if hasattr(value, "detach"):  # 张量
+        value = value.detach().cpu()
     try:
         array = np.asarray(value, dtype=float)
     except (TypeError, ValueError) as error:
@@ -60,7 +62,7 @@ def check_points(coords: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
         raise problem(
             "point_labels",
             sorted(set(kinds.tolist())),
-            " 1（正点）、0（负点）或 -1（填充）",
+            "1（正点）、0（负点）或 -1（填充）",
             "框不要写成标签 2、3 的点，用 box 参数。",
         )
     return points, kinds

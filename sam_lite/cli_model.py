@@ -8,9 +8,8 @@ from pathlib import Path
 
 import torch
 
-from .errors import SamLiteError
 from .predictor import SamPredictor
-from .weights import load
+from .weights import check_device, load
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,16 +39,14 @@ def pick_device(name: str) -> str:
         if torch.cuda.is_available():
             return "cuda"
         return "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise SamLiteError(f"设备 {name!r} 用不了：{reason}") from error
-    return name
+    return str(check_device(name))
 
 
 def clock(predictor: SamPredictor) -> float:
     """读现在的时刻，秒；GPU 先等它把手上的活做完。"""
-    if torch.device(predictor.device).type == "cuda":
+    kind = torch.device(predictor.device).type
+    if kind == "cuda":
         torch.cuda.synchronize()
+    elif kind == "mps":
+        torch.mps.synchronize()
     return time.perf_counter()

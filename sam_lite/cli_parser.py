@@ -18,7 +18,7 @@ ARGPARSE_CHINESE = {
     "argument %(argument_name)s: %(message)s": "%(argument_name)s：%(message)s",
     "the following arguments are required: %s": "缺少参数：%s",
     "one of the arguments %s is required": "这些参数要给一个：%s",
-    "expected one argument": "后面要跟一个值",
+    "expected one argument": "后面要跟一个值（负数写成 --point=-5,10 的样子）",
     "expected at least one argument": "后面至少要跟一个值",
     "expected at most one argument": "后面最多跟一个值",
     "expected %s argument": "后面要跟 %s 个值",

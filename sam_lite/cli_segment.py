@@ -133,7 +133,7 @@ def mask_files(args: argparse.Namespace) -> list[Path]:
     for file in [*files, args.overlay] if args.overlay else files:
         if file.exists() and args.photo.exists() and file.samefile(args.photo):
             raise SamLiteError(f"{file} 就是原照片，不能覆盖")
-    if args.overlay in files:
+    if args.overlay and args.overlay.resolve() in [file.resolve() for file in files]:
         raise SamLiteError(f"--overlay 和掩码都要写 {args.overlay}，换一个名字")
     return files
 

@@ -12,7 +12,8 @@ from .errors import SamLiteError
 from .extras import require
 from .model import Sam, sam_from_config
 from .scene_bank import SceneBank
-from .training import TrainConfig, Trainer, init_for_training
+from .trainer import Trainer
+from .training import TrainConfig, init_for_training
 from .weights import SHIPPED_FILES, load, save
 
 DEFAULTS = TrainConfig()
@@ -38,13 +39,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--bfloat16", action="store_true", help="混合精度：GPU 和带 AMX 的 CPU 更快")
     text = "从这份权重（型号名或文件）接着学，不从零开始"
     add("--init", metavar="NAME", help=text)
-    add("--resume", action="store_true", help="从输出目录里的存档接着跑")
+    add("--resume", action="store_true", help="从输出目录里的检查点接着跑")
 
 
 def train(args: argparse.Namespace) -> None:
     """先把场景画好，再训练，最后导出 safetensors；中断后加 ``--resume`` 接着来。"""
-    if not args.resume and (args.out / "state.pt").exists():
-        raise SamLiteError(f"{args.out} 里已有存档：加 --resume 接着训练，或换 --out。")
+    exists = (args.out / "state.pt").exists()
+    if exists and not args.resume:
+        raise SamLiteError(
+            f"{args.out} 里已有检查点：加 --resume 接着训练，或换 --out。"
+        )
+    if args.resume and not exists:
+        raise SamLiteError(f"{args.out} 里没有检查点，去掉 --resume 从头训练。")
     bar = require("tqdm", "显示进度").tqdm
     torch.manual_seed(args.seed)
     sam = starting_model(args.init).to(pick_device(args.device))
@@ -64,8 +70,7 @@ def train(args: argparse.Namespace) -> None:
         seed=args.seed,
     )
     trainer = Trainer(sam, bank, config, args.out)
-    if args.resume and not trainer.resume():
-        raise SamLiteError(f"{args.out} 里没有存档，去掉 --resume 从头训练。")
+    trainer.resume()
     run_with_progress(trainer, bar)
     path = args.out / SHIPPED_FILES["tiny"]
     save(sam, path)
@@ -77,7 +82,14 @@ def train(args: argparse.Namespace) -> None:
 def starting_model(init: str | None) -> Sam:
     """从零开始，或从一份权重开始。"""
     if init is not None:
-        return load(init)
+        sam = load(init)
+        size = sam.image_encoder.img_size
+        if size != TINY.image_size:
+            raise SamLiteError(
+                f"--init 要 tiny 的权重（输入边长 {TINY.image_size}），"
+                f"{init} 的输入边长是 {size}。"
+            )
+        return sam
     sam = sam_from_config(TINY)
     init_for_training(sam)
     return sam
@@ -100,7 +112,7 @@ def run_with_progress(trainer: Trainer, bar: type) -> None:
             trainer.run(show)
         except KeyboardInterrupt:
             raise SamLiteError(
-                f"停在第 {trainer.step} 步，已存档。用原来的命令加 --resume 接着训练。"
+                f"停在第 {trainer.step} 步，检查点存好了。原命令加 --resume 接着来。"
             ) from None
 
 

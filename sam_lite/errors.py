@@ -1,5 +1,7 @@
 """sam_lite 自己抛出的错误：都是中文，都说清楚哪个参数、收到什么、应为什么、怎么改。"""
 
+import re
+
 
 class SamLiteError(ValueError):
     """参数、文件或状态不对时抛出；它也是 ValueError，旧的 except 照样接得住。"""
@@ -11,4 +13,15 @@ class NoImageError(SamLiteError, RuntimeError):
 
 def problem(name: str, got: object, expected: str, mend: str = "") -> SamLiteError:
     """按统一的格式拼出一个错误：参数名、收到的、应有的、改法。"""
-    return SamLiteError(f"{name} 不对：收到 {got}，应为{expected}。{mend}".strip())
+    message = glue(name, "不对：收到", str(got)) + glue("，应为", expected)
+    return SamLiteError(f"{message}。{mend}")
+
+
+def glue(*parts: str) -> str:
+    """把几段话接起来，汉字和西文、数字之间留一个空格。"""
+    text = parts[0]
+    for part in parts[1:]:
+        pair = text[-1:] + part[:1]
+        mixed = re.search("[一-鿿]", pair) and re.search("[!-~]", pair)
+        text += (" " if mixed else "") + part
+    return text

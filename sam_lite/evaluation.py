@@ -169,7 +169,7 @@ def evaluate(
         if progress is not None:
             progress()
     if not found:
-        raise SamLiteError("评测场景里没有一个够大的物体，请加大 num_scenes")
+        raise SamLiteError("评测场景里没有一个够大的物体：加大 num_scenes（--scenes）")
     scores = {key: np.concatenate([f[key] for f in found]) for key in found[0]}
     setting = {"seed": seed, "scene_seeds": [seeds[0], seeds[-1]], "scenes": num_scenes}
     return setting | {"image_size": size, "click": click} | summarise(scores, size)
@@ -223,7 +223,7 @@ def _predict(
     masks, guess, logits = predictor.predict_torch(
         coords, flags, corners, logits, multimask_output=multimask
     )
-    return masks.cpu().numpy(), guess.double().cpu().numpy(), logits
+    return masks.cpu().numpy(), guess.cpu().double().numpy(), logits
 
 
 def score_baselines(task: Task) -> dict[str, Array]:

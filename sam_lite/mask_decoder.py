@@ -121,7 +121,7 @@ class MaskDecoder(nn.Module):
         output_tokens = output_tokens.unsqueeze(0).expand(B, -1, -1)  # (B, 5, C)
         tokens = torch.cat([output_tokens, sparse_prompt_embeddings], dim=1)
 
-        repeats = B // image_embeddings.shape[0]
+        repeats = max(1, B // image_embeddings.shape[0])
         src = torch.repeat_interleave(image_embeddings, repeats, dim=0)
         src = src + dense_prompt_embeddings  # 稠密嵌入加在图像上，不拼到词元里
         B, C, h, w = src.shape  # 几张掩码配一组点时，B 在相加时才定下来
@@ -138,5 +138,6 @@ class MaskDecoder(nn.Module):
             ],
             dim=1,
         )  # (B, 4, C/8)：每张掩码一组通道权重
-        masks = (hyper_in @ upscaled.flatten(2)).reshape(B, -1, 4 * h, 4 * w)
+        masks = hyper_in @ upscaled.flatten(2)  # (B, 4, 4h·4w)
+        masks = masks.reshape(B, self.num_mask_tokens, 4 * h, 4 * w)
         return masks, self.iou_prediction_head(iou_token_out)

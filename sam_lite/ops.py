@@ -14,8 +14,6 @@ _sdpa: Any = None
 with suppress(AttributeError, NotImplementedError, ImportError):
     _sdpa = F.scaled_dot_product_attention
 
-IS_ONEFLOW = torch.__name__ == "oneflow"
-
 
 def has_fused_attention() -> bool:
     """当前后端有没有融合注意力算子。"""

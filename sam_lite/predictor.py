@@ -66,7 +66,7 @@ class SamPredictor:
         """编码一张已经缩放好的张量图像。
 
         参数：
-            transformed_image: ``(1, 3, H', W')``，最长边等于输入边长，0–255，RGB。
+            transformed_image: ``(B, 3, H', W')``，最长边等于输入边长，0–255，RGB。
             original_image_size: 缩放之前的 ``(高, 宽)``。
         """
         shape = tuple(transformed_image.shape)
@@ -75,7 +75,7 @@ class SamPredictor:
             raise problem(
                 "transformed_image",
                 f"形状 {shape}",
-                f" (1, 3, 高, 宽)、最长边 {side} 的张量",
+                f"(B, 3, 高, 宽)、最长边 {side} 的张量",
                 "先用 predictor.transform.apply_image_torch 缩放。",
             )
         features = self.model.image_encoder(self.model.preprocess(transformed_image))

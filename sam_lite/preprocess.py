@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from . import ops
+from .checks import describe
 from .errors import problem
 
 # ImageNet 的通道均值与标准差，单位是 0–255 的像素值，顺序 RGB
@@ -29,18 +30,20 @@ class ResizeLongestSide:
         self.target_length = target_length
 
     def apply_image(self, image: np.ndarray) -> np.ndarray:
-        """缩放一张 uint8 图像。形状：``(H, W, 3) -> (H', W', 3)``。"""
-        if image.dtype != np.uint8 or image.ndim != 3:
+        """缩放一张图像或掩码。形状：``(H, W, 3)`` 或 ``(H, W)``，只改高和宽。"""
+        try:
+            picture = Image.fromarray(image)
+        except (TypeError, AttributeError) as error:
             raise problem(
                 "image",
-                f"{image.dtype}、形状 {image.shape}",
-                " uint8、形状 (高, 宽, 3) 的数组",
-                "浮点图像先乘 255 再转 uint8，灰度图像先 np.repeat 成三个通道。",
-            )
+                describe(image),
+                "形状 (高, 宽, 3) 的 uint8 数组",
+                "浮点的彩色图像先乘 255，再 .astype(np.uint8)。",
+            ) from error
         old_h, old_w = image.shape[:2]
         height, width = self.get_preprocess_shape(old_h, old_w, self.target_length)
         bilinear = Image.Resampling.BILINEAR  # Pillow 缩小时自带低通，等于抗锯齿
-        return np.array(Image.fromarray(image).resize((width, height), bilinear))
+        return np.array(picture.resize((width, height), bilinear))
 
     def apply_coords(
         self, coords: np.ndarray, original_size: tuple[int, ...]
@@ -94,7 +97,8 @@ class ResizeLongestSide:
     ) -> tuple[int, int]:
         """最长边等于 long_side_length 时的 ``(高, 宽)``，四舍五入到整数。"""
         scale = long_side_length * 1.0 / max(oldh, oldw)
-        return int(oldh * scale + 0.5), int(oldw * scale + 0.5)
+        # 官方没有 max：极细长的图，短边会被舍成 0
+        return max(1, int(oldh * scale + 0.5)), max(1, int(oldw * scale + 0.5))
 
 
 def normalize_and_pad(

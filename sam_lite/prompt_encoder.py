@@ -38,8 +38,10 @@ class PositionEmbeddingRandom(nn.Module):
         一律用 float32 计算：半精度的正弦在高频处误差太大；算完再转回权重的类型。
         """
         matrix = self.positional_encoding_gaussian_matrix
+        fx, fy = matrix.to(torch.float32)  # 每个特征在 x、y 方向的频率
         coords = 2 * coords.to(torch.float32) - 1  # 挪到 [-1, 1]
-        angles = 2 * math.pi * (coords @ matrix.to(torch.float32))
+        # 就是 coords @ matrix；写成乘加，自动混合精度才不会把它改成半精度
+        angles = 2 * math.pi * (coords[..., :1] * fx + coords[..., 1:] * fy)
         return torch.cat([angles.sin(), angles.cos()], dim=-1).to(matrix.dtype)
 
     def forward(self, size: tuple[int, int]) -> torch.Tensor:
@@ -120,7 +122,7 @@ class PromptEncoder(nn.Module):
         标签 1 是正点，0 是负点，-1 是填充。没有框时官方总补一个填充点：训练时框占两个
         词元，补一个点让只有点的提示与它更像。
         """
-        points = points + 0.5  # 像素 (x, y) 的中心在 (x + 0.5, y + 0.5)
+        points = points.to(torch.float32) + 0.5  # 像素 x 的中心在 x + 0.5
         if pad:
             B = points.shape[0]
             extra = torch.zeros((B, 1, 2), dtype=points.dtype, device=points.device)
@@ -137,7 +139,7 @@ class PromptEncoder(nn.Module):
 
     def _embed_boxes(self, boxes: torch.Tensor) -> torch.Tensor:
         """框的嵌入：两个角各一个词元。形状：``(B, 4) -> (B, 2, C)``。"""
-        corners = (boxes + 0.5).reshape(-1, 2, 2)  # 像素中心，同 _embed_points
+        corners = (boxes.to(torch.float32) + 0.5).reshape(-1, 2, 2)  # 像素中心
         code = self.pe_layer.forward_with_coords(corners, self.input_image_size)
         kind = torch.cat([e.weight for e in self.point_embeddings[2:]])  # (2, C)
         return code + kind

@@ -2,31 +2,22 @@
 
 做法照论文附录 A 的 “Training algorithm”：每个物体先给一个正点或一个带噪声的框，再在
 预测出错的地方补几轮点，上一轮的掩码 logits 也作为输入；损失是 20·focal + dice，加上
-IoU 头的回归；只有一个点时有歧义，三张掩码里只让损失最小的一张学习。
+IoU 头的回归；第一轮有歧义，三张掩码里主要让损失最小的一张学习。
 """
 
-import json
 import math
-import os
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .attention import set_fused
-from .errors import SamLiteError
 from .model import Sam
-from .scene_bank import SceneBank
 from .training_data import (
     Batch,
     Targets,
-    choose_targets,
     corrective_points,
-    load_batch,
     step_generator,
 )
 from .two_way import Attention
@@ -37,7 +28,7 @@ class TrainConfig:
     """一次训练的全部设置。
 
     ``minutes`` 大于 0 时按时间安排学习率，到时就停；否则按 ``steps``，这时同一个种子
-    逐位可重复，中断再续也与一口气跑完相同。
+    在 CPU 上逐位可重复，中断再续也与一口气跑完相同。
     """
 
     steps: int = 20000
@@ -49,7 +40,7 @@ class TrainConfig:
     weight_decay: float = 0.05
     warmup: int = 200  # 学习率从零升上来的步数
     balanced_steps: int = 500  # 前这么多步里，均衡的 BCE 渐渐让位给 focal
-    min_area: int = 300  # 物体至少占多少像素才拿来训练
+    min_area: int = 100  # 物体至少占多少像素才拿来训练
     bfloat16: bool = False  # 用 bfloat16 自动混合精度；GPU 和带 AMX 的 CPU 上更快
     seed: int = 0
 
@@ -79,9 +70,14 @@ def mask_losses(
     return region + dice
 
 
-def true_iou(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """预测与真值的交并比，IoU 头的学习目标。形状同 mask_losses，返回 ``(B, 4)``。"""
-    pred, truth = logits > 0, target > 0.5
+def true_iou(
+    logits: torch.Tensor, target: torch.Tensor, inside: torch.Tensor
+) -> torch.Tensor:
+    """预测与真值的交并比，IoU 头的学习目标；填充处不算，用的时候也会裁掉。
+
+    形状：``(B, 4, h, w)``、``(B, 1, h, w)``、``(B, 1, h, w)`` -> ``(B, 4)``。
+    """
+    pred, truth = (logits > 0) & inside, target > 0.5
     overlap = (pred & truth).sum((2, 3)).float()
     return overlap / (pred | truth).sum((2, 3)).clamp(min=1).float()
 
@@ -108,8 +104,8 @@ def round_loss(
 ) -> torch.Tensor:
     """一轮里每组提示的损失。形状：前三个 ``(B, 4)``，use_first ``(B,)`` -> ``(B,)``。
 
-    第 0 张掩码学没有歧义的提示（框、多个点）；第 1–3 张学有歧义的第一轮，只有最好的一张
-    全力学，另两张分到百分之五，免得早早荒废。IoU 头学四张掩码各自真实的 IoU。
+    第 0 张掩码学没有歧义的提示（框、多个点）；第 1–3 张学第一轮（点和框），损失是三张里
+    最小的一个，再加三张平均的百分之五，免得谁早早荒废。IoU 头学四张掩码各自真实的 IoU。
     """
     loss = use_first * losses[:, 0] + ((iou - truth) ** 2).mean(dim=1)
     if use_three:
@@ -127,7 +123,7 @@ def sam_loss(
     rounds = max(1, 1 + math.ceil((2 * draw - 1) * (config.rounds - 1)))
     cell = sam.image_encoder.img_size // targets.masks.shape[-1]
     balanced = max(0.0, 1 - step / config.balanced_steps)
-    mixed = torch.autocast(sam.device.type, torch.bfloat16, enabled=config.bfloat16)
+    mixed = mixed_precision(sam, config)
     with mixed:
         embeddings = sam.image_encoder(batch.images)
     pe = sam.prompt_encoder.get_dense_pe()
@@ -140,7 +136,7 @@ def sam_loss(
             logits, iou = sam.mask_decoder.predict_masks(embeddings, pe, sparse, dense)
         logits, iou = logits.float(), iou.float()  # (B, 4, h, w)、(B, 4)
         losses = mask_losses(logits, targets.masks, balanced)
-        truth = true_iou(logits.detach(), targets.masks)
+        truth = true_iou(logits.detach(), targets.masks, targets.inside)
         use_first = targets.use_box | (turn > 0)
         loss = round_loss(losses, iou, truth, use_first.float(), turn == 0)
         total = total + (loss * targets.valid).sum() / targets.valid.sum().clamp(min=1)
@@ -156,6 +152,13 @@ def sam_loss(
             dense = sam.prompt_encoder._embed_masks(previous)
     record["loss"] = total.item() / rounds
     return total / rounds, record
+
+
+def mixed_precision(sam: Sam, config: TrainConfig) -> AbstractContextManager:
+    """bfloat16 自动混合精度；没开就什么也不做。"""
+    if config.bfloat16:
+        return torch.autocast(sam.device.type, torch.bfloat16)
+    return nullcontext()
 
 
 def mean_by_prompt(iou: torch.Tensor, targets: Targets, turn: int) -> dict[str, float]:
@@ -186,130 +189,3 @@ def init_for_training(sam: Sam, gain: float = 2.5) -> None:
             layer.k_proj.weight.copy_(layer.q_proj.weight)
     if sam.image_encoder.pos_embed is not None:
         nn.init.trunc_normal_(sam.image_encoder.pos_embed, std=0.02)
-
-
-def learning_rate(config: TrainConfig, step: int, done: float) -> float:
-    """先线性升温，再按余弦降到零；done 是进度，0 到 1。"""
-    warm = min(1.0, (step + 1) / config.warmup)
-    return config.lr * warm * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
-
-
-def save_atomically(obj: object, path: Path) -> None:
-    """先写临时文件，写完再改名：中途断电，旧文件还在。"""
-    temporary = path.with_suffix(".tmp")
-    try:
-        torch.save(obj, temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-class Trainer:
-    """训练循环：进度、记录、存档、续跑。
-
-    参数：
-        sam: 要训练的模型，已放在目标设备上。
-        bank: 素材库。
-        config: 设置。
-        out: 输出目录，里面有 ``state.pt``（续跑用）和 ``log.jsonl``（曲线）。
-    """
-
-    def __init__(
-        self, sam: Sam, bank: SceneBank, config: TrainConfig, out: str | Path
-    ) -> None:
-        self.sam, self.bank, self.config = sam, bank, config
-        self.out = Path(out)
-        self.out.mkdir(parents=True, exist_ok=True)
-        self.step, self.elapsed = 0, 0.0
-        # CPU 的融合注意力在头很窄时反向极慢（占掉一步的四成），训练时走易读写法
-        set_fused(sam, sam.device.type == "cuda")
-        decay = [p for p in sam.parameters() if p.ndim > 1]
-        rest = [p for p in sam.parameters() if p.ndim <= 1]
-        groups = [
-            {"params": decay, "weight_decay": config.weight_decay},
-            {"params": rest, "weight_decay": 0.0},
-        ]
-        self.optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98))
-
-    @property
-    def done(self) -> float:
-        """进度，0 到 1。"""
-        minutes = self.config.minutes
-        return self.elapsed / 60 / minutes if minutes else self.step / self.config.steps
-
-    def save(self) -> None:
-        """存下续跑需要的一切。"""
-        state = {
-            "config": asdict(self.config),
-            "model": self.sam.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "step": self.step,
-            "elapsed": self.elapsed,
-        }
-        save_atomically(state, self.out / "state.pt")
-
-    def resume(self) -> bool:
-        """从上次的存档接着来；没有存档就返回假。"""
-        path = self.out / "state.pt"
-        if not path.exists():
-            return False
-        try:
-            state = torch.load(path, map_location=self.sam.device, weights_only=True)
-        except Exception as error:
-            raise SamLiteError(
-                f"存档 {path} 读不出来（{error}）。把它移走可以从头训练。"
-            ) from error
-        self.sam.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.elapsed = state["step"], state["elapsed"]
-        return True
-
-    def train_step(self) -> dict[str, float]:
-        """走一步，返回记录。"""
-        config, device = self.config, self.sam.device
-        g = step_generator(config.seed, self.step, device)
-        rate = learning_rate(config, self.step, self.done)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        batch = load_batch(self.bank, self.sam, config.batch, g)
-        grid = self.sam.prompt_encoder.mask_input_size[0]
-        targets = choose_targets(batch, grid, config.prompts, config.min_area, g)
-        loss, record = sam_loss(self.sam, batch, targets, config, self.step)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.sam.parameters(), 1.0)
-        self.optimizer.step()
-        self.step += 1
-        record["lr"] = rate
-        return record
-
-    def run(
-        self,
-        on_step: Callable[[dict[str, float]], None] | None = None,
-        save_every: float = 60.0,
-    ) -> None:
-        """一直训练到 done 为 1；每 save_every 秒存一次，Ctrl-C 也会存。"""
-        self.sam.train()
-        last = saved = time.monotonic()
-        try:
-            while self.done < 1:
-                record = self.train_step()
-                now = time.monotonic()
-                self.elapsed, last = self.elapsed + now - last, now
-                if on_step:
-                    on_step(record)
-                if self.step % 50 == 0:
-                    self.log(record)
-                if now - saved > save_every:
-                    self.save()
-                    saved = time.monotonic()
-        finally:
-            self.save()
-            set_fused(self.sam.eval(), True)
-
-    def log(self, record: dict[str, float]) -> None:
-        """往 log.jsonl 追加一行。"""
-        line = {"step": self.step, "minutes": round(self.elapsed / 60, 2)}
-        line |= {k: round(v, 5) for k, v in record.items()}
-        with open(self.out / "log.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")

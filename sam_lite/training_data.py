@@ -19,12 +19,14 @@ class Batch:
     """一步的图像和备选物体，都在训练设备上。
 
     ``images`` ``(I, 3, S, S)`` 已规范化；``labels`` ``(I, S, S)``；``member``
-    ``(I, K, K)``，``member[i, k, l]`` 为 1 表示标签 l 的像素属于物体 k。
+    ``(I, K, K)``，``member[i, k, l]`` 为 1 表示标签 l 的像素属于物体 k；``sizes``
+    ``(I, 2)`` 是不算填充的 (高, 宽)，像素。
     """
 
     images: torch.Tensor
     labels: torch.Tensor
     member: torch.Tensor
+    sizes: torch.Tensor
 
 
 @dataclass
@@ -32,7 +34,8 @@ class Targets:
     """一步里 B = I·P 组提示要分割的物体。
 
     ``masks`` ``(B, 1, h, w)``：每个低分辨率像素被物体盖住的比例，0 到 1；``points``
-    ``(B, 1, 2)`` 与 ``boxes`` ``(B, 4)`` 是像素坐标；``use_box``、``valid`` ``(B,)``。
+    ``(B, 1, 2)`` 与 ``boxes`` ``(B, 4)`` 是像素坐标；``use_box``、``valid`` ``(B,)``；
+    ``inside`` ``(B, 1, h, w)`` 为真的格子不是填充。
     """
 
     masks: torch.Tensor
@@ -40,6 +43,7 @@ class Targets:
     boxes: torch.Tensor
     use_box: torch.Tensor
     valid: torch.Tensor
+    inside: torch.Tensor
 
 
 # ---------------------------------------------------------------- 取图与增强
@@ -86,9 +90,11 @@ def augment(
     theta[:, 0, 0], theta[:, 1, 1] = (zoom * flip).unbind(1)
     theta[:, :, 2] = shift
     grid = F.affine_grid(theta, [count, 1, S, S], align_corners=False)
-    images = F.grid_sample(images, grid, "bilinear", "border", align_corners=False)
+    # 网格最多伸出图外半个像素，镜像补上
+    images = F.grid_sample(images, grid, "bilinear", "reflection", align_corners=False)
     labels = labels[:, None].float()
-    labels = F.grid_sample(labels, grid, "nearest", "border", align_corners=False)[:, 0]
+    labels = F.grid_sample(labels, grid, "nearest", "reflection", align_corners=False)
+    labels = labels[:, 0].long()
 
     gain = uniform(0.75, 1.25, count, 1, 1, 1) * uniform(0.85, 1.15, count, 3, 1, 1)
     grey = uniform(0, 1, count, 1, 1, 1) < 0.15
@@ -96,7 +102,7 @@ def augment(
     offset = uniform(-25, 25, count, 1, 1, 1)
     noise = torch.randn(images.shape, generator=g, device=device)
     noise = noise * uniform(0, 6, count, 1, 1, 1)
-    return (images * gain + offset + noise).clamp(0, 255), labels.long()
+    return (images * gain + offset + noise).clamp(0, 255), labels
 
 
 def load_batch(bank: SceneBank, sam: Sam, count: int, g: torch.Generator) -> Batch:
@@ -113,15 +119,27 @@ def load_batch(bank: SceneBank, sam: Sam, count: int, g: torch.Generator) -> Bat
     images, labels = augment(images, labels, g)
     images = (images - sam.pixel_mean) / sam.pixel_std
 
-    S = images.shape[-1]
-    keep = torch.rand(count, 2, generator=g, device=device) * 0.45 + 0.55
-    keep = torch.where(keep < 0.75, keep + 0.25, torch.ones_like(keep))
-    keep[:, 0] = torch.where(keep[:, 1] < 1, torch.ones_like(keep[:, 0]), keep[:, 0])
-    ruler = torch.arange(S, device=device)
-    rows = ruler < (keep[:, :1] * S)  # (I, S)：哪些行不是填充
-    cols = ruler < (keep[:, 1:] * S)
-    inside = rows[:, :, None] & cols[:, None, :]
-    return Batch(images * inside[:, None], labels * inside, membership(parents))
+    sizes = padded_sizes(count, images.shape[-1], g)
+    inside = inside_mask(sizes, images.shape[-1])  # (I, S, S)
+    return Batch(images * inside[:, None], labels * inside, membership(parents), sizes)
+
+
+def padded_sizes(count: int, size: int, g: torch.Generator) -> torch.Tensor:
+    """随机的长宽比：三成正方形，其余短边占 0.5 到 1。返回 ``(I, 2)``，(高, 宽)。"""
+    draw = torch.rand(count, 3, generator=g, device=g.device)
+    short = torch.where(draw[:, 0] < 0.3, 1.0, 0.5 + 0.5 * draw[:, 1])
+    wide = draw[:, 2] < 0.7  # 横的照片多些
+    high = torch.where(wide, short, torch.ones_like(short))
+    width = torch.where(wide, torch.ones_like(short), short)
+    return (torch.stack([high, width], dim=1) * size).round()
+
+
+def inside_mask(sizes: torch.Tensor, size: int) -> torch.Tensor:
+    """哪些像素不是填充。形状：``(I, 2) -> (I, size, size)``，布尔。"""
+    ruler = torch.arange(size, device=sizes.device)
+    rows = ruler < sizes[:, :1]  # (I, size)
+    columns = ruler < sizes[:, 1:]
+    return rows[:, :, None] & columns[:, None, :]
 
 
 # ---------------------------------------------------------------- 提示
@@ -167,12 +185,14 @@ def choose_targets(
     rows = (member @ tally(batch.labels, ruler[:, None], S)) > 0
     boxes = tight_boxes(rows, columns).reshape(-1, 4)
     points = sample_points(masks, batch, member.reshape(-1, K), grid, g)
+    sizes = batch.sizes.repeat_interleave(prompts, dim=0)  # (B, 2)
     return Targets(
         masks=masks.reshape(-1, 1, grid, grid),
         points=points[:, None],
-        boxes=jitter_boxes(boxes, S, g),
+        boxes=jitter_boxes(boxes, sizes, g),
         use_box=torch.rand(len(masks), generator=g, device=device) < 0.5,
         valid=valid.repeat_interleave(prompts).float(),
+        inside=inside_mask(sizes / cell, grid)[:, None],
     )
 
 
@@ -185,14 +205,18 @@ def tight_boxes(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
     return torch.stack([x0, y0, x1, y1], dim=-1).float()
 
 
-def jitter_boxes(boxes: torch.Tensor, size: int, g: torch.Generator) -> torch.Tensor:
-    """给框加噪声：标准差是边长的一成，最多 20 像素（256 时）；多数框只轻轻动。"""
+def jitter_boxes(
+    boxes: torch.Tensor, sizes: torch.Tensor, g: torch.Generator
+) -> torch.Tensor:
+    """给框加噪声：标准差最多是边长的一成，多数框只轻轻动；不出照片。
+
+    形状：boxes ``(B, 4)``，sizes ``(B, 2)`` 是照片的 (高, 宽) -> ``(B, 4)``。
+    """
     sides = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
     noise = torch.randn(boxes.shape, generator=g, device=boxes.device)
     amount = torch.rand(len(boxes), 1, generator=g, device=boxes.device) ** 2 * 0.1
-    limit = 20 * size / 256
-    shift = (noise * sides * amount).clamp(-limit, limit)
-    return (boxes + shift).clamp(0, size - 1)
+    last = sizes.flip(1).repeat(1, 2) - 1  # (B, 4)：x、y、x、y 的最大值
+    return torch.minimum((boxes + noise * sides * amount).clamp(min=0), last)
 
 
 def sample_points(
@@ -228,7 +252,7 @@ def corrective_points(
     """
     grid = logits.shape[-1]
     truth = targets.masks.flatten(1) > 0.5
-    wrong = ((logits.flatten(1) > 0) != truth).float()
+    wrong = (((logits.flatten(1) > 0) != truth) & targets.inside.flatten(1)).float()
     odds = torch.where(wrong.sum(1, keepdim=True) > 0, wrong, truth.float()) + 1e-8
     spot = torch.multinomial(odds, 1, generator=g)  # (B, 1)
     label = truth.gather(1, spot).float()

@@ -1,7 +1,7 @@
 """读照片、画掩码、存图片：只用 NumPy 和 Pillow。
 
 图片一律是 ``(高, 宽, 3)`` 的 uint8 RGB 数组，掩码是 ``(高, 宽)`` 的 bool 数组，
-坐标是 ``(x, y)`` 像素，原点在左上角像素的中心。
+坐标是 ``(x, y)`` 像素，``(0, 0)`` 是左上角那个像素。
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ PALETTE: Picture = np.array(
 )
 POSITIVE, NEGATIVE = (0, 158, 115), (213, 94, 0)  # 正点绿、负点红，也分得开
 LOSSLESS = (".png", ".bmp", ".tif", ".tiff")  # 掩码只存成这些：JPEG 会改像素值
+LOSSY = (".jpg", ".jpeg", ".webp")  # 叠加图还可以存成这些
 ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 
 
@@ -55,8 +56,6 @@ def read_photo(path: str | os.PathLike[str]) -> Picture:
             return np.array(to_rgb(ImageOps.exif_transpose(image)))
     except FileNotFoundError:
         raise SamLiteError(f"找不到照片：{path}") from None
-    except PermissionError:
-        raise SamLiteError(f"没有权限读照片：{path}") from None
     except UnidentifiedImageError:
         raise SamLiteError(f"{path} 不是图片，或是 Pillow 不认识的格式") from None
     except Image.DecompressionBombError as error:
@@ -64,7 +63,7 @@ def read_photo(path: str | os.PathLike[str]) -> Picture:
     except SamLiteError as error:
         raise SamLiteError(f"照片 {path}：{error}") from error
     except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise SamLiteError(f"照片 {path} 已损坏，读不完整：{error}") from error
+        raise SamLiteError(f"照片 {path} 已损坏，或没有权限读：{error}") from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -107,13 +106,12 @@ def check_output(path: str | os.PathLike[str], lossless: bool = False) -> str:
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    image_format = Image.registered_extensions().get(suffix, "")
-    if image_format not in Image.SAVE:
+    if suffix not in (*LOSSLESS, *LOSSY):
         raise SamLiteError(f"{path} 的扩展名 {suffix!r} 不是能写的图片格式，用 .png")
     if lossless and suffix not in LOSSLESS:
         raise SamLiteError(f"掩码不能写成 {suffix}：像素值会被改动，用 .png")
     check_writable(path)
-    return image_format
+    return Image.registered_extensions()[suffix]
 
 
 def check_writable(path: Path) -> None:
@@ -138,7 +136,10 @@ def save_image(path: str | os.PathLike[str], image: ArrayLike) -> None:
         array = array.astype(np.uint8) * 255
     _as_picture(array)  # 只为核对形状和类型
     buffer = io.BytesIO()
-    Image.fromarray(array).save(buffer, format=image_format)
+    try:
+        Image.fromarray(array).save(buffer, format=image_format)
+    except (OSError, ValueError, SystemError) as error:
+        raise SamLiteError(f"{path}：{image_format} 存不下，用 .png") from error
     write_atomic(path, buffer.getvalue())
 
 

@@ -42,14 +42,35 @@ def load(
         device: 放到哪个设备，默认 CPU。
         dtype: 浮点类型，默认 float32；半精度省一半内存。
 
-    错误：型号或文件不存在、文件不是权重、张量对不上时抛 SamLiteError。
+    错误：型号或文件不存在、文件不是权重、张量对不上、设备或类型不能用时抛
+    SamLiteError。
     """
+    if dtype not in (None, torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        raise problem(
+            "dtype", repr(dtype), "torch.float32、torch.float16、torch.bfloat16 之一"
+        )
+    target = check_device(device)
     path = find_weights(name_or_path)
     state = read_state_dict(path)
     sam = sam_from_config(recognize(state, path))
     load_strictly(sam, state, path)
-    sam.to(device=device, dtype=dtype)
+    sam.to(device=target, dtype=dtype)
     return sam.eval()
+
+
+def check_device(device: str | torch.device | None) -> torch.device:
+    """把设备名变成 torch.device，并放一个数上去试试；不能用就抛 SamLiteError。"""
+    try:
+        target = torch.device("cpu" if device is None else device)
+        torch.zeros(1, device=target).cpu()
+        return target
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        raise problem(
+            "device",
+            repr(device),
+            "这台机器上能用的设备",
+            'CPU 写 "cpu"，NVIDIA 显卡写 "cuda"，苹果芯片写 "mps"。',
+        ) from error
 
 
 def find_weights(name_or_path: str | Path) -> Path:
@@ -91,21 +112,20 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else error
+        # 不转述 torch 的原话：它会建议关掉 weights_only，那等于运行文件里的代码
         raise SamLiteError(
-            f"{path} 不是能安全读取的权重文件（{type(error).__name__}：{reason}）。"
-            "它可能没下完整，或者根本是别的文件；重新下载一次再试。"
+            f"{path} 不是能安全读取的权重文件（{type(error).__name__}）。"
+            "它可能没下完整，或者是别的文件：重新下载；如果是用 torch.save(model) "
+            "存的整个模型，改存 model.state_dict()。"
         ) from error
-    tensors = (
-        isinstance(state, dict)
-        and state
-        and all(isinstance(value, torch.Tensor) for value in state.values())
-    )
-    if not tensors:
-        raise SamLiteError(
-            f"{path} 里不是“名字到张量”的字典，而是 {type(state).__name__}。"
-            "要的是模型的 state_dict，不是整个训练存档。"
-        )
+    if not isinstance(state, dict) or not state:
+        raise SamLiteError(f"{path} 里不是“名字到张量”的字典，或者是空的。")
+    for name, value in state.items():
+        if not isinstance(value, torch.Tensor):
+            raise SamLiteError(
+                f"{path} 里的 {name!r} 是 {type(value).__name__}，不是张量。"
+                "要的是模型的 state_dict，不是整个训练检查点。"
+            )
     return state
 
 
@@ -133,9 +153,14 @@ def recognize(state: dict[str, torch.Tensor], path: str | Path = "权重") -> Sa
     """
     position = state.get("image_encoder.pos_embed")
     if position is None or position.ndim != 4:
+        mend = ""
+        if any(key.startswith("module.") for key in state):
+            mend = "名字前面的 module. 是 DataParallel 加上的，先去掉。"
+        elif any(key.startswith("vision_encoder.") for key in state):
+            mend = "这是 Hugging Face 的命名，目前只认官方的命名。"
         raise SamLiteError(
-            f"{path} 里没有 image_encoder.pos_embed，不是 SAM 的权重。"
-            "前几个名字：" + "、".join(list(state)[:3])
+            f"{path} 里没有 image_encoder.pos_embed，不是官方命名的 SAM 权重。{mend}"
+            "前几个名字：" + "、".join(map(str, list(state)[:3]))
         )
     prefix = "image_encoder.blocks."
     depth = len({key.split(".")[2] for key in state if key.startswith(prefix)})

@@ -241,7 +241,7 @@ def test_interrupt(fake, photo, capsys, monkeypatch):
 
 
 def test_unknown_device(capsys):
-    with pytest.raises(SamLiteError, match="'toaster' 用不了"):
+    with pytest.raises(SamLiteError, match="device 不对：收到 'toaster'"):
         cli_model.pick_device("toaster")
     assert cli_model.pick_device("cpu") == "cpu"
     assert cli_model.pick_device("auto") in ("cpu", "cuda", "mps")

@@ -103,3 +103,10 @@ def test_import_needs_only_the_core():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_texts_address_the_reader_plainly(module):
+    """用“你”，不用那三个客套的字眼，错误信息也一样。"""
+    text = (PACKAGE / f"{module}.py").read_text(encoding="utf-8")
+    assert not [word for word in ("您", "请", "我们") if word in text]

@@ -67,11 +67,11 @@ def test_normalize_then_pad() -> None:
 
 @pytest.mark.parametrize(
     "picture",
-    [np.zeros((4, 5, 3)), np.zeros((4, 5), dtype=np.uint8)],
-    ids=["浮点图", "灰度图"],
+    [np.zeros((4, 5, 3)), np.zeros((4, 5, 1), dtype=np.uint8)],
+    ids=["浮点彩图", "一个通道"],
 )
 def test_bad_picture(picture: np.ndarray) -> None:
-    """浮点图和灰度图得到说明怎样改的中文错误。"""
+    """Pillow 不认的数组得到说明怎样改的中文错误。"""
     with pytest.raises(SamLiteError, match="image 不对"):
         ResizeLongestSide(64).apply_image(picture)
 

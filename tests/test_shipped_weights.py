@@ -1,5 +1,8 @@
 """随包的小权重：真的会分割，而不只是读得进来。"""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -39,3 +42,14 @@ def test_default_demo_covers_its_object(sam):
     inside = masks[0, y0 : y1 + 1, x0 : x1 + 1]
     assert 0.5 < inside.mean() < 0.95
     assert inside.sum() > 0.85 * masks.sum()
+
+
+def test_readme_example_runs(monkeypatch):
+    """README 里“在你的代码里用”的例子照抄就能跑，三张掩码和原图一样大。"""
+    root = Path(__file__).parent.parent
+    monkeypatch.chdir(root)
+    text = (root / "README_zh.md").read_text(encoding="utf-8")
+    (code,) = [c for c in re.findall(r"```python\n(.*?)```", text, re.S) if "PIL" in c]
+    names: dict = {}
+    exec(code, names)
+    assert names["masks"].shape == (3, *np.array(names["photo"]).shape[:2])

@@ -19,9 +19,9 @@ def scene_batch(seeds=(0, 1)) -> tuple[training_data.Batch, list[Scene]]:
     for row, scene in zip(parents, scenes, strict=True):
         row[: len(scene.parents)] = torch.from_numpy(scene.parents)
     images = torch.zeros(len(scenes), 3, 64, 64)
-    return training_data.Batch(
-        images, labels, training_data.membership(parents)
-    ), scenes
+    sizes = torch.full((len(scenes), 2), 64.0)
+    member = training_data.membership(parents)
+    return training_data.Batch(images, labels, member, sizes), scenes
 
 
 def test_membership_equals_scene_masks():
@@ -70,7 +70,8 @@ def test_corrective_points_land_on_errors():
     logits = torch.full((2, 1, 4, 4), -5.0)
     logits[1, 0, 1, 2] = logits[1, 0, 3, 0] = 5.0  # 第二组找对了，还多了一格
     empty = torch.zeros(2, 1)
-    targets = training_data.Targets(truth, empty, empty, empty, empty)
+    inside = torch.ones_like(truth, dtype=torch.bool)
+    targets = training_data.Targets(truth, empty, empty, empty, empty, inside)
     g = torch.Generator().manual_seed(0)
     points, labels = training_data.corrective_points(logits, targets, 16, g)
     assert labels.tolist() == [[1.0], [0.0]]
@@ -88,3 +89,30 @@ def test_augment_keeps_image_and_labels_together():
     for image, label in zip(moved, moved_labels, strict=True):
         inside, outside = image.mean(0)[label == 1], image.mean(0)[label == 0]
         assert inside.median() > outside.median() + 80
+
+
+def test_padded_sizes_look_like_photos():
+    """有正方形，有横有竖，短边不小于一半；长边总是满的。"""
+    g = torch.Generator().manual_seed(0)
+    sizes = training_data.padded_sizes(400, 64, g)
+    assert (sizes.max(dim=1).values == 64).all() and sizes.min() >= 32
+    assert 0.2 < (sizes == 64).all(dim=1).float().mean() < 0.4
+    assert (sizes[:, 0] < 64).sum() > (sizes[:, 1] < 64).sum() > 20
+    inside = training_data.inside_mask(torch.tensor([[2.0, 3.0]]), 4)
+    assert inside[0].int().sum(dim=1).tolist() == [3, 3, 0, 0]
+
+
+def test_prompts_stay_inside_the_photo():
+    """右边一半是填充：框不伸进去，纠正的点也不落进去。"""
+    g = torch.Generator().manual_seed(0)
+    boxes = torch.tensor([[0.0, 0.0, 31.0, 63.0]]).repeat(50, 1)
+    moved = training_data.jitter_boxes(boxes, torch.tensor([[64.0, 32.0]] * 50), g)
+    assert moved.min() >= 0 and moved[:, 2].max() <= 31 and moved[:, 3].max() <= 63
+    truth = torch.zeros(50, 1, 4, 4)
+    truth[:, :, 0, 0] = 1
+    inside = training_data.inside_mask(torch.tensor([[4.0, 2.0]] * 50), 4)[:, None]
+    empty = torch.zeros(50, 1)
+    targets = training_data.Targets(truth, empty, empty, empty, empty, inside)
+    everywhere = torch.full((50, 1, 4, 4), 5.0)
+    points, labels = training_data.corrective_points(everywhere, targets, 16, g)
+    assert points[..., 0].max() < 32 and (labels == 0).all()
