@@ -40,6 +40,32 @@ def numbers(name: str, value: Any) -> np.ndarray:
     return array
 
 
+RECORD_KEYS = {
+    "image",
+    "original_size",
+    "point_coords",
+    "point_labels",
+    "boxes",
+    "mask_inputs",
+}
+
+
+def check_record(record: dict[str, Any]) -> None:
+    """Sam.forward 的一条输入：必有的键都有，没有认不得的键，点和标签成对。"""
+    missing = {"image", "original_size"} - set(record)
+    extra = set(record) - RECORD_KEYS
+    if missing or extra:
+        raise problem(
+            "batched_input",
+            f"缺少 {sorted(missing)}、多出 {sorted(extra)} 的字典",
+            "只含这些键的字典：" + "、".join(sorted(RECORD_KEYS)),
+        )
+    if ("point_coords" in record) != ("point_labels" in record):
+        raise problem(
+            "batched_input", sorted(record), "成对的 point_coords 和 point_labels"
+        )
+
+
 def check_points(coords: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
     """点和标签一一对应。返回 ``(N, 2)`` 与 ``(N,)`` 的数组。"""
     if coords is None:

@@ -7,13 +7,13 @@ import torch
 
 from .cli_model import pick_device
 from .cli_parser import count, positive, seed
-from .config import TINY
+from .config import TINY, TrainConfig
 from .errors import SamLiteError
 from .extras import require
 from .model import Sam, sam_from_config
 from .scene_bank import SceneBank
 from .trainer import Trainer
-from .training import TrainConfig, init_for_training
+from .training import init_for_training
 from .weights import SHIPPED_FILES, load, save
 
 DEFAULTS = TrainConfig()

@@ -1,4 +1,4 @@
-"""模型的全部尺寸：一个 SamConfig，四个预设，一眼看完。"""
+"""模型的全部尺寸：一个 SamConfig，四个预设，一眼看完；以及训练的全部设置。"""
 
 from dataclasses import dataclass
 
@@ -51,3 +51,26 @@ TINY = SamConfig(  # 随包附带权重的小模型；窗口 6 不整除网格 1
 )
 
 PRESETS = {config.name: config for config in (TINY, VIT_B, VIT_L, VIT_H)}
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """一次训练的全部设置。
+
+    ``minutes`` 大于 0 时按时间安排学习率，到时就停；否则按 ``steps``，这时同一个种子
+    在 CPU 上逐位可重复，中断再续也与一口气跑完相同。
+    """
+
+    steps: int = 20000
+    minutes: float = 0.0
+    batch: int = 8  # 每步几张图
+    prompts: int = 8  # 每张图几组提示
+    rounds: int = 3  # 一半的步只走第一轮；其余再纠正，总轮数在 2 到 rounds 里随机
+    lr: float = 1e-3
+    weight_decay: float = 0.05
+    warmup: int = 200  # 学习率从零升上来的步数
+    balanced_steps: int = 500  # 前这么多步里，均衡的 BCE 渐渐让位给 focal
+    min_area: int = 100  # 物体至少占多少像素才拿来训练
+    box_share: float = 0.5  # 第一轮里框占几成，其余是一个正点
+    bfloat16: bool = False  # 用 bfloat16 自动混合精度；GPU 和带 AMX 的 CPU 上更快
+    seed: int = 0

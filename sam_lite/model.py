@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .checks import check_record
 from .config import SamConfig
 from .image_encoder import ImageEncoderViT
 from .mask_decoder import MaskDecoder
@@ -72,7 +73,11 @@ class Sam(nn.Module):
 
         返回：每张图像一个字典，``masks`` 布尔 ``(B, C, H, W)``（原图大小）、
             ``iou_predictions`` ``(B, C)``、``low_res_logits`` ``(B, C, 4h, 4w)``。
+
+        错误：字典里缺键、有认不得的键（例如把 boxes 写成 box）时抛 SamLiteError。
         """
+        for record in batched_input:
+            check_record(record)
         images = torch.stack([self.preprocess(x["image"]) for x in batched_input])
         embeddings = self.image_encoder(images)  # (图像数, C, h, w)
         return [

@@ -16,10 +16,11 @@ import torch
 from torch import nn
 
 from .attention import set_fused
+from .config import TrainConfig
 from .errors import SamLiteError
 from .model import Sam
 from .scene_bank import SceneBank
-from .training import TrainConfig, sam_loss
+from .training import sam_loss
 from .training_data import choose_targets, load_batch, step_generator
 
 CHANGEABLE = {"steps", "minutes", "bfloat16"}  # 续跑时可以改的设置
@@ -135,7 +136,7 @@ class Trainer:
             group["lr"] = rate
         batch = load_batch(self.bank, self.sam, config.batch, g)
         grid = self.sam.prompt_encoder.mask_input_size[0]
-        targets = choose_targets(batch, grid, config.prompts, config.min_area, g)
+        targets = choose_targets(batch, grid, config, g)
         loss, record = sam_loss(self.sam, batch, targets, config, self.step)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -7,12 +7,12 @@ IoU 头的回归；第一轮有歧义，三张掩码里主要让损失最小的�
 
 import math
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .config import TrainConfig
 from .model import Sam
 from .training_data import (
     Batch,
@@ -21,29 +21,6 @@ from .training_data import (
     step_generator,
 )
 from .two_way import Attention
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """一次训练的全部设置。
-
-    ``minutes`` 大于 0 时按时间安排学习率，到时就停；否则按 ``steps``，这时同一个种子
-    在 CPU 上逐位可重复，中断再续也与一口气跑完相同。
-    """
-
-    steps: int = 20000
-    minutes: float = 0.0
-    batch: int = 8  # 每步几张图
-    prompts: int = 8  # 每张图几组提示
-    rounds: int = 3  # 一半的步只走第一轮；其余再纠正，总轮数在 2 到 rounds 里随机
-    lr: float = 1e-3
-    weight_decay: float = 0.05
-    warmup: int = 200  # 学习率从零升上来的步数
-    balanced_steps: int = 500  # 前这么多步里，均衡的 BCE 渐渐让位给 focal
-    min_area: int = 100  # 物体至少占多少像素才拿来训练
-    bfloat16: bool = False  # 用 bfloat16 自动混合精度；GPU 和带 AMX 的 CPU 上更快
-    seed: int = 0
-
 
 # ---------------------------------------------------------------- 损失
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from .config import TrainConfig
 from .model import Sam
 from .scene_bank import MAX_LABELS, SceneBank
 
@@ -159,13 +160,13 @@ def tally(labels: torch.Tensor, bins: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def choose_targets(
-    batch: Batch, grid: int, prompts: int, min_area: int, g: torch.Generator
+    batch: Batch, grid: int, config: TrainConfig, g: torch.Generator
 ) -> Targets:
-    """给每张图挑 prompts 个物体，各采一个正点、一个带噪声的框。
+    """给每张图挑 config.prompts 个物体，各采一个正点、一个带噪声的框。
 
     挑中的机会与面积的四次方根成正比：大的略占便宜，又不让小的绝迹。
     """
-    S, K = batch.labels.shape[-1], MAX_LABELS
+    S, K, prompts = batch.labels.shape[-1], MAX_LABELS, config.prompts
     device, cell = batch.labels.device, S // grid
     ruler = torch.arange(S, device=device)
     where = (ruler // cell)[:, None] * grid + ruler // cell  # 每个像素在第几格
@@ -173,7 +174,7 @@ def choose_targets(
 
     area = (batch.member @ cover).sum(-1) * cell**2  # (I, K)
     area[:, 0] = 0  # 背景不是物体
-    odds = torch.where(area >= min_area, area**0.25, torch.zeros_like(area))
+    odds = torch.where(area >= config.min_area, area**0.25, torch.zeros_like(area))
     valid = odds.sum(1) > 0  # (I,)：裁剪之后可能一个够大的也不剩
     odds = torch.where(valid[:, None], odds, torch.ones_like(odds))
     chosen = torch.multinomial(odds, prompts, replacement=True, generator=g)  # (I, P)
@@ -190,7 +191,7 @@ def choose_targets(
         masks=masks.reshape(-1, 1, grid, grid),
         points=points[:, None],
         boxes=jitter_boxes(boxes, sizes, g),
-        use_box=torch.rand(len(masks), generator=g, device=device) < 0.5,
+        use_box=torch.rand(len(masks), generator=g, device=device) < config.box_share,
         valid=valid.repeat_interleave(prompts).float(),
         inside=inside_mask(sizes / cell, grid)[:, None],
     )

@@ -6,6 +6,7 @@ from parity.small import SMALL
 
 from sam_lite.attention import set_fused
 from sam_lite.config import PRESETS, TINY
+from sam_lite.errors import SamLiteError
 from sam_lite.model import Sam, sam_from_config
 
 
@@ -156,3 +157,20 @@ def test_parameter_counts(name: str, count: int) -> None:
     with torch.device("meta"):
         sam = sam_from_config(PRESETS[name])
     assert sum(p.numel() for p in sam.parameters()) == count
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"box": torch.zeros(1, 4)},
+        {"point_coords": torch.zeros(1, 1, 2)},
+        {"image": None},
+    ],
+    ids=["写错的键", "有点无标签", "缺图"],
+)
+def test_forward_refuses_bad_records(small_sam: Sam, change: dict) -> None:
+    """写错键名、点没有标签、没有图，都是点名 batched_input 的错误，不会悄悄忽略。"""
+    record = {"image": torch.zeros(3, 40, 64), "original_size": (40, 64)} | change
+    record = {key: value for key, value in record.items() if value is not None}
+    with pytest.raises(SamLiteError, match="batched_input"):
+        small_sam([record], multimask_output=False)

@@ -7,11 +7,10 @@ import pytest
 import torch
 
 from sam_lite import SamLiteError, trainer, training
-from sam_lite.config import TINY
+from sam_lite.config import TINY, TrainConfig
 from sam_lite.model import sam_from_config
 from sam_lite.scene_bank import SceneBank
 from sam_lite.trainer import Trainer
-from sam_lite.training import TrainConfig
 
 MICRO = dataclasses.replace(
     TINY,

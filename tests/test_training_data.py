@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from sam_lite import training_data
+from sam_lite.config import TrainConfig
 from sam_lite.scene_bank import MAX_LABELS
 from sam_lite.scenes import Scene, make_scene
 
@@ -38,7 +39,8 @@ def test_targets_are_pooled_masks_with_points_inside():
     """目标是某个物体掩码的平均池化；点落在它里面，框贴着它。"""
     batch, scenes = scene_batch()
     g = torch.Generator().manual_seed(3)
-    targets = training_data.choose_targets(batch, GRID, 5, 20, g)
+    config = TrainConfig(prompts=5, min_area=20)
+    targets = training_data.choose_targets(batch, GRID, config, g)
     assert targets.masks.shape == (10, 1, GRID, GRID)
     for b in range(10):
         scene = scenes[b // 5]
