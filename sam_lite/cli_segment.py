@@ -20,7 +20,8 @@ Box = tuple[float, float, float, float]
 Point = tuple[float, float, int]  # x, y, 1 正点或 0 负点
 
 DESCRIPTION = """\
-照片加提示，写出掩码（白 255 是物体，黑 0 是其余）。坐标是像素，原点在左上角。
+照片加提示，写出掩码（白 255 是物体，黑 0 是其余）。坐标是像素，
+(0, 0) 是左上角那个像素。
 
 几个 --point 合起来是一个提示，出一张掩码；只有一个点时有歧义，取三张候选里
 预测 IoU 最高的。--point 可以和一个 --box 合用。

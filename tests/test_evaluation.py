@@ -190,28 +190,6 @@ def test_table_is_aligned_for_wide_characters():
 # ---- 从头到尾 ----------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def small_sam():
-    """随机权重的小模型，64 像素。"""
-    from sam_lite.config import SamConfig
-    from sam_lite.model import sam_from_config
-
-    torch.manual_seed(0)
-    config = SamConfig(
-        "small",
-        embed_dim=16,
-        depth=2,
-        num_heads=2,
-        global_attn_indexes=(1,),
-        image_size=64,
-        window_size=3,
-        prompt_embed_dim=32,
-        decoder_mlp_dim=32,
-        iou_head_hidden_dim=32,
-    )
-    return sam_from_config(config).eval()
-
-
 def test_evaluate_is_deterministic_and_ready_for_json(small_sam):
     seen = []
     settings = {"num_scenes": 3, "seed": 2, "size": 64}

@@ -5,25 +5,14 @@ import json
 
 import pytest
 import torch
+from parity.small import SMALL
 
 from sam_lite import SamLiteError, trainer, training
-from sam_lite.config import TINY, TrainConfig
+from sam_lite.config import TrainConfig
 from sam_lite.model import sam_from_config
 from sam_lite.scene_bank import SceneBank
 from sam_lite.trainer import Trainer
 
-MICRO = dataclasses.replace(
-    TINY,
-    embed_dim=32,
-    depth=2,
-    num_heads=2,
-    global_attn_indexes=(1,),
-    image_size=64,
-    window_size=3,
-    prompt_embed_dim=32,
-    decoder_mlp_dim=32,
-    iou_head_hidden_dim=32,
-)
 CONFIG = TrainConfig(steps=4, batch=2, prompts=3, min_area=20, warmup=1)
 
 
@@ -36,7 +25,7 @@ def bank(tmp_path_factory):
 
 def micro_sam():
     torch.manual_seed(0)
-    sam = sam_from_config(MICRO)
+    sam = sam_from_config(SMALL)
     training.init_for_training(sam)
     return sam
 
