@@ -71,6 +71,8 @@ class TrainConfig:
     warmup: int = 200  # 学习率从零升上来的步数
     balanced_steps: int = 500  # 前这么多步里，均衡的 BCE 渐渐让位给 focal
     min_area: int = 100  # 物体至少占多少像素才拿来训练
+    area_power: float = 0.25  # 挑中物体的机会与面积的几次方成正比；0 是一视同仁
+    min_zoom: float = 0.55  # 随机裁剪最多裁到边长的几成；越小，物体放得越大
     box_share: float = 0.5  # 第一轮里框占几成，其余是一个正点
     bfloat16: bool = False  # 用 bfloat16 自动混合精度；GPU 和带 AMX 的 CPU 上更快
     seed: int = 0

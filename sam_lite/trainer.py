@@ -134,7 +134,7 @@ class Trainer:
         rate = learning_rate(config, self.step, self.done)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        batch = load_batch(self.bank, self.sam, config.batch, g)
+        batch = load_batch(self.bank, self.sam, config, g)
         grid = self.sam.prompt_encoder.mask_input_size[0]
         targets = choose_targets(batch, grid, config, g)
         loss, record = sam_loss(self.sam, batch, targets, config, self.step)

@@ -70,7 +70,7 @@ def membership(parents: torch.Tensor) -> torch.Tensor:
 
 
 def augment(
-    images: torch.Tensor, labels: torch.Tensor, g: torch.Generator
+    images: torch.Tensor, labels: torch.Tensor, min_zoom: float, g: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """随机裁剪、翻转、变色、加噪。
 
@@ -82,7 +82,7 @@ def augment(
     def uniform(low: float, high: float, *shape: int) -> torch.Tensor:
         return low + (high - low) * torch.rand(*shape, generator=g, device=device)
 
-    zoom = uniform(0.55, 1.0, count, 1) * uniform(0.85, 1.0, count, 2)
+    zoom = uniform(min_zoom, 1.0, count, 1) * uniform(0.85, 1.0, count, 2)
     zoom = torch.where(uniform(0, 1, count, 1) < 0.3, torch.ones_like(zoom), zoom)
     flip = torch.where(uniform(0, 1, count, 2) < 0.5, -1.0, 1.0)
     flip[:, 1] = torch.where(uniform(0, 1, count) < 0.1, -1.0, 1.0)  # 照片少有倒立
@@ -106,10 +106,11 @@ def augment(
     return (images * gain + offset + noise).clamp(0, 255), labels
 
 
-def load_batch(bank: SceneBank, sam: Sam, count: int, g: torch.Generator) -> Batch:
+def load_batch(
+    bank: SceneBank, sam: Sam, config: TrainConfig, g: torch.Generator
+) -> Batch:
     """从素材库随机取一批图，增强，规范化；一部分图在下边或右边留出填充。"""
-    ready = bank.ready()
-    device = sam.device
+    ready, count, device = bank.ready(), config.batch, sam.device
     pick = torch.randint(len(ready), (count,), generator=g, device=device)
     index = np.sort(ready[pick.cpu().numpy()])
     images = torch.from_numpy(bank.images[index]).to(device)
@@ -117,7 +118,7 @@ def load_batch(bank: SceneBank, sam: Sam, count: int, g: torch.Generator) -> Bat
     parents = torch.from_numpy(bank.parents[index]).to(device)
     parents[:, 0] = 0
     images = images.permute(0, 3, 1, 2).float()
-    images, labels = augment(images, labels, g)
+    images, labels = augment(images, labels, config.min_zoom, g)
     images = (images - sam.pixel_mean) / sam.pixel_std
 
     sizes = padded_sizes(count, images.shape[-1], g)
@@ -164,7 +165,7 @@ def choose_targets(
 ) -> Targets:
     """给每张图挑 config.prompts 个物体，各采一个正点、一个带噪声的框。
 
-    挑中的机会与面积的四次方根成正比：大的略占便宜，又不让小的绝迹。
+    挑中的机会与面积的 area_power 次方成正比：大的略占便宜，又不让小的绝迹。
     """
     S, K, prompts = batch.labels.shape[-1], MAX_LABELS, config.prompts
     device, cell = batch.labels.device, S // grid
@@ -174,7 +175,9 @@ def choose_targets(
 
     area = (batch.member @ cover).sum(-1) * cell**2  # (I, K)
     area[:, 0] = 0  # 背景不是物体
-    odds = torch.where(area >= config.min_area, area**0.25, torch.zeros_like(area))
+    odds = torch.where(
+        area >= config.min_area, area**config.area_power, torch.zeros_like(area)
+    )
     valid = odds.sum(1) > 0  # (I,)：裁剪之后可能一个够大的也不剩
     odds = torch.where(valid[:, None], odds, torch.ones_like(odds))
     chosen = torch.multinomial(odds, prompts, replacement=True, generator=g)  # (I, P)

@@ -77,11 +77,12 @@ def test_mask_feedback(predictor: SamPredictor) -> None:
 
 def test_reset_forgets_everything(predictor: SamPredictor) -> None:
     """重置后与新建的一样，尺寸也不留下；再预测就报错。"""
-    fresh = vars(SamPredictor(predictor.model)).keys() | {"original_size", "input_size"}
     predictor.reset_image()
     assert predictor.is_image_set is False
-    for name in fresh - {"model", "transform", "is_image_set"}:
+    sizes = ("orig_h", "orig_w", "input_h", "input_w")
+    for name in ("features", "original_size", "input_size", *sizes):
         assert getattr(predictor, name) is None, name
+    assert vars(predictor).keys() == vars(SamPredictor(predictor.model)).keys()
 
 
 @pytest.mark.parametrize("prepare", ["新建", "重置"])

@@ -86,7 +86,7 @@ def test_augment_keeps_image_and_labels_together():
     labels[:, 10:40, 5:30] = 1
     images = (labels[:, None] * 200.0).expand(4, 3, 64, 64)
     g = torch.Generator().manual_seed(1)
-    moved, moved_labels = training_data.augment(images, labels, g)
+    moved, moved_labels = training_data.augment(images, labels, 0.55, g)
     assert moved_labels.float().mean() > 0.02
     for image, label in zip(moved, moved_labels, strict=True):
         inside, outside = image.mean(0)[label == 1], image.mean(0)[label == 0]
