@@ -67,10 +67,10 @@ class Attention(nn.Module):
                 self.rel_pos_w,
                 (H, W),
                 (H, W),
-            ).reshape(B, n, H * W, H * W)
+            ).reshape(B, n, H * W, H * W)  # (B, n, HW, HW)
         attend = ops.attention_fused if self.fused else ops.attention_eager
         x = attend(q, k, v, self.scale, bias)  # (B, n, HW, d)
-        x = x.permute(0, 2, 1, 3).reshape(B, H, W, C)  # 各头拼回去
+        x = x.permute(0, 2, 1, 3).reshape(B, H, W, C)  # (B, H, W, C)，各头拼回去
         return self.proj(x)
 
 
@@ -83,16 +83,18 @@ def get_rel_pos(q_size: int, k_size: int, rel_pos: torch.Tensor) -> torch.Tensor
     """
     max_rel_dist = 2 * max(q_size, k_size) - 1
     if rel_pos.shape[0] != max_rel_dist:
-        table = rel_pos.reshape(1, rel_pos.shape[0], -1).permute(0, 2, 1)  # (1, d, L)
+        table = rel_pos.t()[None]  # (1, d, L)，interpolate 只认最后一维
         table = F.interpolate(table, size=max_rel_dist, mode="linear")
-        rel_pos = table.reshape(-1, max_rel_dist).permute(1, 0)  # (2·max-1, d)
+        rel_pos = table[0].t()  # (2·max-1, d)
 
-    # q、k 边长不等时，按比例放到同一把尺子上再相减
+    # q、k 边长不等时，按比例放到同一把尺子上再相减；SAM 里两者相等，比例都是 1
+    q_scale, k_scale = max(k_size / q_size, 1.0), max(q_size / k_size, 1.0)
     device = rel_pos.device
-    q_coords = torch.arange(q_size, device=device)[:, None] * max(k_size / q_size, 1.0)
-    k_coords = torch.arange(k_size, device=device)[None, :] * max(q_size / k_size, 1.0)
-    distance = q_coords - k_coords + (k_size - 1) * max(q_size / k_size, 1.0)
-    return rel_pos[distance.long()]
+    q_coords = torch.arange(q_size, device=device)[:, None] * q_scale  # (q_size, 1)
+    k_coords = torch.arange(k_size, device=device)[None, :] * k_scale  # (1, k_size)
+    # 距离最小是 -(k_size-1)，整体挪到从 0 起，才能当表的下标
+    index = q_coords - k_coords + (k_size - 1) * k_scale  # (q_size, k_size)
+    return rel_pos[index.long()]  # (q_size, k_size, d)
 
 
 def decomposed_rel_pos(
@@ -104,7 +106,8 @@ def decomposed_rel_pos(
 ) -> torch.Tensor:
     """相对位置给分数表的加项：高的一份加宽的一份。
 
-    形状：q ``(B, qH·qW, d) -> (B, qH·qW, kH·kW)``。
+    q 是没有乘过 scale 的查询，与官方相同。形状：q ``(B, qH·qW, d)`` ->
+    ``(B, qH·qW, kH·kW)``，这里的 B 是批量乘头数。
     """
     q_h, q_w = q_size
     k_h, k_w = k_size
@@ -134,7 +137,10 @@ def add_decomposed_rel_pos(
 
 
 def set_fused(module: nn.Module, fused: bool) -> nn.Module:
-    """把模型里所有带 fused 开关的注意力层切到融合或易读写法，返回同一个模型。"""
+    """让模型里的注意力层都用融合算子，或都用易读写法；返回同一个模型。
+
+    后端没有融合算子时，fused 为真也仍走易读写法。
+    """
     for layer in module.modules():
         if hasattr(layer, "fused"):
             setattr(layer, "fused", fused and ops.has_fused_attention())  # noqa: B010

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 class SamConfig:
     """一个 SAM 的全部尺寸。
 
-    预设见本文件末尾的 ``PRESETS``。官方三个模型只有前四项不同（论文附录 A，官方
-    ``build_sam.py``）。
+    预设见下面的 ``PRESETS``。官方三个模型只有前五项（含名字）不同，见官方
+    ``build_sam.py``。
     """
 
     name: str
@@ -20,7 +20,7 @@ class SamConfig:
     patch_size: int = 16  # 图像块边长，像素
     window_size: int = 14  # 窗口边长，单位是图像块；不整除网格时要填充
     prompt_embed_dim: int = 256  # 提示、掩码解码器、图像嵌入共同的宽度
-    mask_in_chans: int = 16  # 掩码提示的小卷积栈里的通道数
+    mask_in_chans: int = 16  # 编码掩码提示的那几层卷积的通道数
     decoder_depth: int = 2  # 双向 Transformer 的层数
     decoder_heads: int = 8  # 双向 Transformer 的注意力头数
     decoder_mlp_dim: int = 2048  # 双向 Transformer 里 MLP 的隐藏宽度
@@ -36,7 +36,7 @@ class SamConfig:
 VIT_B = SamConfig("vit_b", 768, 12, 12, (2, 5, 8, 11))  # 93,735,472 个参数
 VIT_L = SamConfig("vit_l", 1024, 24, 16, (5, 11, 17, 23))  # 312,342,832 个参数
 VIT_H = SamConfig("vit_h", 1280, 32, 16, (7, 15, 23, 31))  # 641,090,608 个参数
-TINY = SamConfig(  # 随包附带权重的小模型；窗口 6 不整除网格 16，填充是真的
+TINY = SamConfig(  # 2,955,808 个参数；窗口 6 不整除网格 16，和 vit_b 一样要填充
     "tiny",
     embed_dim=160,
     depth=6,
@@ -68,7 +68,7 @@ class TrainConfig:
     rounds: int = 3  # 一半的步只走第一轮；其余再纠正，总轮数在 2 到 rounds 里随机
     lr: float = 1e-3
     weight_decay: float = 0.05
-    warmup: int = 200  # 学习率从零升上来的步数
+    warmup: int = 200  # 学习率预热的步数：从接近零线性升上来
     balanced_steps: int = 500  # 前这么多步里，均衡的 BCE 渐渐让位给 focal
     min_area: int = 100  # 物体至少占多少像素才拿来训练
     area_power: float = 0.25  # 挑中物体的机会与面积的几次方成正比；0 是一视同仁

@@ -28,7 +28,7 @@ class MLPBlock(nn.Module):
 
 
 class LayerNorm2d(nn.Module):
-    """通道在第二维的层规范化：每个像素只在自己的通道上算均值和方差。
+    """通道在第二维的层规范化：每个位置各算各的，在全部通道上求均值和方差。
 
     对应官方 ``common.py``。
     """
@@ -111,7 +111,9 @@ class ImageEncoderViT(nn.Module):
         embed_dim、depth、num_heads、mlp_ratio: 主干的宽度、层数、头数、MLP 倍数。
         out_chans: 颈部输出的通道数，即图像嵌入的宽度。
         use_abs_pos、use_rel_pos: 用不用绝对、相对位置编码。
-        window_size: 窗口边长；global_attn_indexes: 哪几层不用窗口。
+        window_size: 窗口边长，单位是图像块；0 表示每层都是全局注意力。
+        global_attn_indexes: 哪几层不用窗口。
+        in_chans: 输入通道数；其余见 Block。
     """
 
     def __init__(
@@ -157,6 +159,7 @@ class ImageEncoderViT(nn.Module):
             )
             for i in range(depth)
         )
+        # 1×1 卷积把通道减到解码器用的宽度，3×3 卷积让相邻的格子互通
         self.neck = nn.Sequential(
             nn.Conv2d(embed_dim, out_chans, kernel_size=1, bias=False),
             LayerNorm2d(out_chans),
@@ -171,5 +174,6 @@ class ImageEncoderViT(nn.Module):
             x = x + self.pos_embed
         for block in self.blocks:
             x = block(x)
-        x = self.neck(x.permute(0, 3, 1, 2))  # 通道挪到第二维，给卷积用
+        x = x.permute(0, 3, 1, 2)  # (B, C, 网格, 网格)，卷积要通道在第二维
+        x = self.neck(x)  # (B, out_chans, 网格, 网格)
         return x.contiguous()  # 与官方一样连续存放，照官方写的 .view 才能用

@@ -37,8 +37,9 @@ class MLP(nn.Module):
 class MaskDecoder(nn.Module):
     """一个 IoU 词元、四个掩码词元与提示词元一起进双向 Transformer，得到四张掩码。
 
-    第 0 张掩码用于没有歧义的提示，第 1–3 张给出三种可能（部分、整体……）。对应论文
-    3 节 “Mask decoder” 与附录 A，官方 ``mask_decoder.py``。
+    第 0 张掩码用于没有歧义的提示；第 1–3 张给出三种可能，常见的是整体、部件、部件里的
+    小部件。对应论文 3 节 “Mask decoder”、“Resolving ambiguity” 与附录 A，官方
+    ``mask_decoder.py``。
 
     参数：
         transformer_dim: 宽度，等于图像嵌入的通道数。
@@ -124,7 +125,7 @@ class MaskDecoder(nn.Module):
         repeats = max(1, B // image_embeddings.shape[0])
         src = torch.repeat_interleave(image_embeddings, repeats, dim=0)
         src = src + dense_prompt_embeddings  # 稠密嵌入加在图像上，不拼到词元里
-        B, C, h, w = src.shape  # 几张掩码配一组点时，B 在相加时才定下来
+        B, C, h, w = src.shape  # 一组点配多张掩码提示时，B 到上一行广播之后才是掩码数
         hs, src = self.transformer(src, image_pe, tokens)  # (B, 5+N, C)、(B, hw, C)
         iou_token_out = hs[:, 0]
         mask_tokens_out = hs[:, 1 : 1 + self.num_mask_tokens]  # (B, 4, C)
@@ -137,7 +138,9 @@ class MaskDecoder(nn.Module):
                 for i, mlp in enumerate(self.output_hypernetworks_mlps)
             ],
             dim=1,
-        )  # (B, 4, C/8)：每张掩码一组通道权重
+        )  # (B, 4, C/8)：每个掩码词元现算出一组权重，这就是超网络
+        # 每个像素的 C/8 个通道按这组权重相加，就是掩码的 logits：一个现造的 1×1 卷积
         masks = hyper_in @ upscaled.flatten(2)  # (B, 4, 4h·4w)
         masks = masks.reshape(B, self.num_mask_tokens, 4 * h, 4 * w)
-        return masks, self.iou_prediction_head(iou_token_out)
+        iou_pred = self.iou_prediction_head(iou_token_out)  # (B, 4)，没有 sigmoid
+        return masks, iou_pred

@@ -65,16 +65,18 @@ class Sam(nn.Module):
         """一批图像，各带各的提示。
 
         参数：
-            batched_input: 每张图像一个字典，``image`` 形状 ``(3, H, W)``，最长边已缩放
-                到输入边长，像素值 0–255；``original_size`` 是原图 ``(高, 宽)``；可选
+            batched_input: 每张图像一个字典，``image`` 形状 ``(3, H', W')``，最长边已
+                缩放到输入边长，像素值 0–255；``original_size`` 是原图 ``(H, W)``；可选
                 ``point_coords`` ``(B, N, 2)``、``point_labels`` ``(B, N)``、``boxes``
                 ``(B, 4)``、``mask_inputs`` ``(B, 1, 4h, 4w)``，坐标在缩放后的图上。
             multimask_output: 真则每组提示三张掩码，假则一张。
 
-        返回：每张图像一个字典，``masks`` 布尔 ``(B, C, H, W)``（原图大小）、
-            ``iou_predictions`` ``(B, C)``、``low_res_logits`` ``(B, C, 4h, 4w)``。
+        返回：每张图像一个字典，``masks`` 布尔 ``(B, M, H, W)``（原图大小）、
+            ``iou_predictions`` ``(B, M)``、``low_res_logits`` ``(B, M, 4h, 4w)``；
+            M 是掩码张数，3 或 1；h、w 是图像嵌入的高和宽。
 
-        错误：字典里缺键、有认不得的键（例如把 boxes 写成 box）时抛 SamLiteError。
+        错误：字典里缺键、有认不得的键（例如把 boxes 写成 box）、点和标签不成对、图像
+        超过输入边长时，抛 SamLiteError。
         """
         for record in batched_input:
             check_record(record)
@@ -123,8 +125,8 @@ class Sam(nn.Module):
     ) -> torch.Tensor:
         """低分辨率 logits 放大到原图：先放大到输入边长，再裁掉填充，再缩放。
 
-        形状：``(B, C, 4h, 4w) -> (B, C, 原图高, 原图宽)``。顺序不能换：先裁再放大会差出
-        半个像素块。
+        形状：``(B, C, 4h, 4w) -> (B, C, 原图高, 原图宽)``。顺序不能换：先裁再放大，裁线
+        只能落在低分辨率的整格上，最多偏半格。
         """
         size = self.image_encoder.img_size
         masks = F.interpolate(masks, (size, size), mode="bilinear", align_corners=False)

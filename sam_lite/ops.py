@@ -45,7 +45,9 @@ def attention_fused(
     scale: float,
     bias: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """与 attention_eager 同样的计算，交给一个融合算子：不必存下整张分数表。"""
+    """与 attention_eager 同样的计算，交给一个融合算子。
+
+    不必另存整张分数表；不过 bias 不为 None 时，它自己就有分数表那么大。"""
     return _sdpa(q, k, v, attn_mask=bias, scale=scale)
 
 

@@ -5,10 +5,10 @@ from torch import nn
 
 
 class PatchEmbed(nn.Module):
-    """图像块嵌入：一次步幅等于核边长的卷积，等于“切块、摊平、乘矩阵”。
+    """图像块嵌入：卷积的步幅和核一样大，就是“切块、摊平、乘矩阵、加偏置”。
 
-    输出把通道放在最后，并且一直保持二维网格，不摊成一串。对应论文附录 A 的
-    “Image encoder”，官方 ``image_encoder.py`` 的 ``PatchEmbed``。
+    输出把通道放在最后，保持二维网格，不摊成一串，后面切窗口要用。绝对位置编码在
+    ``image_encoder.py`` 里加。对应官方 ``image_encoder.py`` 的 ``PatchEmbed``。
 
     参数：
         kernel_size、stride、padding: 卷积的核、步幅、填充，像素，顺序 ``(高, 宽)``。

@@ -37,7 +37,7 @@ class SamPredictor:
         self.features: Any = None  # (1, C, h, w)
         self.original_size: Any = None  # (高, 宽)
         self.input_size: Any = None  # 缩放后、填充前的 (高, 宽)
-        # 官方也有这四个属性，但 reset 时不清，会留下上一张图的尺寸
+        # 官方也有这四个属性，但只设成 None、从不填值；它忘了清的是上面两个尺寸
         self.orig_h = self.orig_w = self.input_h = self.input_w = None
 
     def set_image(self, image: np.ndarray, image_format: str = "RGB") -> None:
@@ -66,8 +66,10 @@ class SamPredictor:
         """编码一张已经缩放好的张量图像。
 
         参数：
-            transformed_image: ``(B, 3, H', W')``，最长边等于输入边长，0–255，RGB。
+            transformed_image: ``(1, 3, H', W')``，最长边等于输入边长，0–255，RGB。
             original_image_size: 缩放之前的 ``(高, 宽)``。
+
+        错误：形状不对、最长边不等于输入边长时抛 SamLiteError。
         """
         shape = tuple(transformed_image.shape)
         side = self.model.image_encoder.img_size
@@ -75,7 +77,7 @@ class SamPredictor:
             raise problem(
                 "transformed_image",
                 f"形状 {shape}",
-                f"(B, 3, 高, 宽)、最长边 {side} 的张量",
+                f"(1, 3, 高, 宽)、最长边 {side} 的张量",
                 "先用 predictor.transform.apply_image_torch 缩放。",
             )
         features = self.model.image_encoder(self.model.preprocess(transformed_image))
@@ -107,7 +109,9 @@ class SamPredictor:
             return_logits: 真则掩码不做阈值，返回 logits。
 
         返回：掩码 ``(C, H, W)``（布尔，或浮点 logits）、预测的 IoU ``(C,)``、低分辨率
-            logits ``(C, 4h, 4w)``。
+            logits ``(C, 4h, 4w)``；C 是掩码张数，3 或 1。
+
+        错误：还没有 set_image 时抛 NoImageError；提示不合理时抛 SamLiteError。
         """
         self._check_image_set()
         coords = labels = boxes = masks = None
@@ -127,7 +131,8 @@ class SamPredictor:
         masks, iou, low_res = self.predict_torch(
             coords, labels, boxes, masks, multimask_output, return_logits
         )
-        masks = masks if masks.dtype == torch.bool else masks.float()
+        if return_logits:
+            masks = masks.float()
         return (
             masks[0].cpu().numpy(),
             iou[0].float().cpu().numpy(),  # numpy 没有 bfloat16，一律交出 float32
@@ -154,6 +159,10 @@ class SamPredictor:
             ``(B, C, 4h, 4w)``。
         """
         self._check_image_set()
+        if (point_coords is None) != (point_labels is None):
+            given = "point_labels" if point_coords is None else "point_coords"
+            wanted = "成对的 point_coords 和 point_labels"
+            raise problem("点提示", f"只有 {given}", wanted)
         points = None if point_coords is None else (point_coords, point_labels)
         sparse, dense = self.model.prompt_encoder(
             points=points, boxes=boxes, masks=mask_input

@@ -1,7 +1,5 @@
 """第 1 章：把任意大小的照片变成模型要的正方形，并把点和框一起搬过去。"""
 
-from copy import deepcopy
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -30,7 +28,10 @@ class ResizeLongestSide:
         self.target_length = target_length
 
     def apply_image(self, image: np.ndarray) -> np.ndarray:
-        """缩放一张图像或掩码。形状：``(H, W, 3)`` 或 ``(H, W)``，只改高和宽。"""
+        """缩放一张图像。形状：``(H, W, 3) -> (H', W', 3)``，``(H, W)`` 也行。
+
+        错误：Pillow 认不得这个数组时抛 SamLiteError。
+        """
         try:
             picture = Image.fromarray(image)
         except (TypeError, AttributeError) as error:
@@ -49,11 +50,7 @@ class ResizeLongestSide:
         self, coords: np.ndarray, original_size: tuple[int, ...]
     ) -> np.ndarray:
         """把原图上的点搬到缩放后的图上。形状：``(..., 2) -> (..., 2)``。"""
-        scale_x, scale_y = self._scales(original_size)
-        coords = deepcopy(coords).astype(float)
-        coords[..., 0] = coords[..., 0] * scale_x
-        coords[..., 1] = coords[..., 1] * scale_y
-        return coords
+        return coords.astype(float) * self._scales(original_size)
 
     def apply_boxes(
         self, boxes: np.ndarray, original_size: tuple[int, ...]
@@ -63,7 +60,10 @@ class ResizeLongestSide:
         return corners.reshape(-1, 4)
 
     def apply_image_torch(self, image: torch.Tensor) -> torch.Tensor:
-        """缩放一批张量图像。形状：``(B, C, H, W) -> (B, C, H', W')``。"""
+        """缩放一批浮点张量。形状：``(B, C, H, W) -> (B, C, H', W')``。
+
+        像素与 apply_image 略有出入：那边的结果取整成 uint8。模型认的是 apply_image。
+        """
         old_h, old_w = image.shape[-2:]
         size = self.get_preprocess_shape(old_h, old_w, self.target_length)
         return ops.resize_antialiased(image, size)
@@ -72,11 +72,9 @@ class ResizeLongestSide:
         self, coords: torch.Tensor, original_size: tuple[int, ...]
     ) -> torch.Tensor:
         """apply_coords 的张量版。形状：``(..., 2) -> (..., 2)``，结果是浮点数。"""
-        scale_x, scale_y = self._scales(original_size)
-        coords = deepcopy(coords).to(torch.float)
-        coords[..., 0] = coords[..., 0] * scale_x
-        coords[..., 1] = coords[..., 1] * scale_y
-        return coords
+        scales = self._scales(original_size)
+        factor = torch.tensor(scales, dtype=torch.float, device=coords.device)  # (2,)
+        return coords.to(torch.float) * factor
 
     def apply_boxes_torch(
         self, boxes: torch.Tensor, original_size: tuple[int, ...]
@@ -96,7 +94,7 @@ class ResizeLongestSide:
         oldh: int, oldw: int, long_side_length: int
     ) -> tuple[int, int]:
         """最长边等于 long_side_length 时的 ``(高, 宽)``，四舍五入到整数。"""
-        scale = long_side_length * 1.0 / max(oldh, oldw)
+        scale = long_side_length / max(oldh, oldw)
         # 官方没有 max：极细长的图，短边会被舍成 0
         return max(1, int(oldh * scale + 0.5)), max(1, int(oldw * scale + 0.5))
 

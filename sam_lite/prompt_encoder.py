@@ -17,7 +17,7 @@ class PositionEmbeddingRandom(nn.Module):
 
     参数：
         num_pos_feats: 随机频率的个数；编码的宽度是它的两倍。
-        scale: 频率的标准差，默认 1；越大，越能分清靠得近的两点。
+        scale: 频率的标准差，越大越能分清靠得近的两点；None、零、负数都当作 1。
     """
 
     positional_encoding_gaussian_matrix: torch.Tensor  # (2, num_pos_feats)
@@ -60,6 +60,7 @@ class PositionEmbeddingRandom(nn.Module):
     ) -> torch.Tensor:
         """给像素坐标编码。形状：``(B, N, 2) -> (B, N, C)``；image_size 是 (高, 宽)。"""
         height, width = image_size
+        # 坐标是 (x, y)，所以除以 (宽, 高)，与 image_size 的顺序相反
         extent = torch.tensor([width, height], device=coords_input.device)
         return self._pe_encoding(coords_input.to(torch.float32) / extent)
 
@@ -73,8 +74,8 @@ class PromptEncoder(nn.Module):
         embed_dim: 嵌入的宽度。
         image_embedding_size: 图像嵌入的 ``(高, 宽)``。
         input_image_size: 填充之后输入图像的 ``(高, 宽)``，像素。
-        mask_in_chans: 掩码小卷积栈的通道数。
-        activation: 小卷积栈的激活函数。
+        mask_in_chans: 编码掩码提示的那几层卷积的通道数。
+        activation: 那几层卷积之间的激活函数。
     """
 
     def __init__(
@@ -119,8 +120,8 @@ class PromptEncoder(nn.Module):
     ) -> torch.Tensor:
         """点的嵌入。形状：``(B, N, 2)``、``(B, N)`` -> ``(B, N, C)``，补一点则 N+1。
 
-        标签 1 是正点，0 是负点，-1 是填充。没有框时官方总补一个填充点：训练时框占两个
-        词元，补一个点让只有点的提示与它更像。
+        标签 1 是正点，0 是负点，-1 是填充。没有框时官方总补一个填充点，论文没有说为
+        什么；看得见的好处是：一个点加一个填充和一个框一样是两个词元，能放进同一批。
         """
         points = points.to(torch.float32) + 0.5  # 像素 x 的中心在 x + 0.5
         if pad:
@@ -173,7 +174,8 @@ class PromptEncoder(nn.Module):
 
         形状：points ``(B, N, 2)`` 与标签 ``(B, N)``，boxes ``(B, 4)``，masks
         ``(B, 1, 4h, 4w)``（是 logits，不是 0/1）-> 稀疏 ``(B, M, C)``、稠密
-        ``(B, C, h, w)``。坐标以填充后输入图像的像素为单位。
+        ``(B, C, h, w)``。M：只有点时 N + 1，只有框时 2，都有时 N + 2，都没有时 0。
+        坐标以填充后输入图像的像素为单位。
         """
         B = self._get_batch_size(points, boxes, masks)
         parts = []
@@ -182,11 +184,9 @@ class PromptEncoder(nn.Module):
         if boxes is not None:
             parts.append(self._embed_boxes(boxes))
         weight = self.no_mask_embed.weight
-        sparse = (
-            torch.cat(parts, dim=1)
-            if parts
-            else torch.empty((B, 0, self.embed_dim), device=weight.device).to(weight)
-        )  # (B, M, C)
+        if not parts:  # 没有点也没有框：稀疏嵌入里一个词元也没有
+            parts.append(weight.new_empty((B, 0, self.embed_dim)))
+        sparse = torch.cat(parts, dim=1)  # (B, M, C)
 
         if masks is not None:
             dense = self._embed_masks(masks.to(weight.dtype))  # (B, C, h, w)

@@ -39,9 +39,13 @@ class SceneBank:
         card = self.directory / "bank.json"
         if not card.exists():
             self._create(card, {"count": count, "size": size, "first_seed": first_seed})
-        found = json.loads(card.read_text(encoding="utf-8"))
-        same = found["size"] == size and found["first_seed"] == first_seed
-        if not same or found["count"] < count:
+        try:
+            found = json.loads(card.read_text(encoding="utf-8"))
+            same = found["size"] == size and found["first_seed"] == first_seed
+            enough = found["count"] >= count
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise SamLiteError(f"{card} 已损坏。删掉整个目录再画一次。") from error
+        if not same or not enough:
             raise SamLiteError(
                 f"{directory} 里的素材库是 {found['count']} 张、边长 {found['size']}、"
                 f"种子从 {found['first_seed']} 起；要的是 {count} 张、边长 {size}、"

@@ -166,8 +166,9 @@ def make_scenes(
     """按 seeds 的顺序逐张给出场景，可以用多个进程同时画。
 
     ``workers`` 是进程数：None 用上全部核心，0 或 1 在当前进程里画；``options``
-    原样交给 ``make_scene``。在 Windows 的脚本里，多进程的
-    调用要放在 ``if __name__ == "__main__":`` 之下。参数不合要求时抛出 SamLiteError。
+    原样交给 ``make_scene``。多进程时，脚本里的调用要放在
+    ``if __name__ == "__main__":`` 之下。参数不合要求时抛出 SamLiteError：size 和
+    workers 当场查，其余要到画第一张时才查。
     """
     _check_int("size", size, 32)
     workers = (os.cpu_count() or 1) if workers is None else workers

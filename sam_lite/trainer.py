@@ -27,7 +27,7 @@ CHANGEABLE = {"steps", "minutes", "bfloat16"}  # 续跑时可以改的设置
 
 
 def learning_rate(config: TrainConfig, step: int, done: float) -> float:
-    """先线性升温，再按余弦降到零；done 是进度，0 到 1。"""
+    """线性预热（warmup），同时按余弦降到零；done 是进度，0 到 1。"""
     warm = min(1.0, (step + 1) / config.warmup)
     return config.lr * warm * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
 
@@ -90,8 +90,8 @@ class Trainer:
     def resume(self) -> bool:
         """从上次的检查点接着来；没有检查点就返回假。
 
-        错误：检查点损坏、不是这个模型的、或训练设置变了（步数、分钟数除外），抛
-        SamLiteError。
+        错误：检查点损坏、不是这个模型的、或训练设置变了（CHANGEABLE 里的
+        除外），抛 SamLiteError。
         """
         path = self.out / "state.pt"
         if not path.exists():
@@ -128,7 +128,7 @@ class Trainer:
             )
 
     def train_step(self) -> dict[str, float]:
-        """走一步，返回记录。"""
+        """走一步，返回记录。梯度是无穷大或 NaN 时不更新参数，抛 SamLiteError。"""
         config, device = self.config, self.sam.device
         g = step_generator(config.seed, self.step, device)
         rate = learning_rate(config, self.step, self.done)
@@ -144,7 +144,7 @@ class Trainer:
         if not torch.isfinite(norm):
             raise SamLiteError(
                 f"第 {self.step} 步的梯度是 {norm.item()}，没有更新参数。"
-                "把学习率调低（--lr），再用 --resume 接着来。"
+                "换一个 --out，把学习率调低（--lr），重新训练。"
             )
         self.consistent = False
         self.optimizer.step()

@@ -1,8 +1,12 @@
 """第 15 章：在自己生成的场景上训练一个小 SAM。
 
-做法照论文附录 A 的 “Training algorithm”：每个物体先给一个正点或一个带噪声的框，再在
-预测出错的地方补几轮点，上一轮的掩码 logits 也作为输入；损失是 20·focal + dice，加上
-IoU 头的回归；第一轮有歧义，三张掩码里主要让损失最小的一张学习。
+做法照论文附录 A 的 “Making the model ambiguity-aware”、“Losses” 和 “Training
+algorithm”：每个物体先给一个正点或一个带噪声的框，再在预测出错的地方补几轮点，上一轮的
+掩码 logits 也作为输入；损失是 20·focal + dice，加上 IoU 头的回归；第一轮有歧义，三张
+掩码里主要让损失最小的一张学习。
+
+与论文不同的几处：默认最多三轮，论文是 11 轮，其中两轮不补点；框的噪声多数更小；三张掩码
+的平均损失也占百分之五；只有一个框时，第 0 张掩码也跟着学；开头用均衡的 BCE 代替 focal。
 """
 
 import math
@@ -76,16 +80,16 @@ def round_loss(
     losses: torch.Tensor,
     iou: torch.Tensor,
     truth: torch.Tensor,
-    use_first: torch.Tensor,
-    use_three: bool,
+    unambiguous: torch.Tensor,
+    multimask: bool,
 ) -> torch.Tensor:
-    """一轮里每组提示的损失。形状：前三个 ``(B, 4)``，use_first ``(B,)`` -> ``(B,)``。
+    """一轮里每组提示的损失。形状：前三个 ``(B, 4)``，unambiguous ``(B,)`` -> ``(B,)``。
 
     第 0 张掩码学没有歧义的提示（框、多个点）；第 1–3 张学第一轮（点和框），损失是三张里
     最小的一个，再加三张平均的百分之五，免得谁早早荒废。IoU 头学四张掩码各自真实的 IoU。
     """
-    loss = use_first * losses[:, 0] + ((iou - truth) ** 2).mean(dim=1)
-    if use_three:
+    loss = unambiguous * losses[:, 0] + ((iou - truth) ** 2).mean(dim=1)
+    if multimask:
         three = losses[:, 1:]
         loss = loss + three.min(dim=1).values + 0.05 * three.mean(dim=1)
     return loss
@@ -96,8 +100,9 @@ def sam_loss(
 ) -> tuple[torch.Tensor, dict[str, float]]:
     """一步的总损失：图像编码一次，提示若干轮。另返回记录用的数字。"""
     g = step_generator(config.seed, step, sam.device, stream=1)
-    draw = torch.rand((), generator=g, device=sam.device).item()  # 0 到 1
-    rounds = max(1, 1 + math.ceil((2 * draw - 1) * (config.rounds - 1)))
+    draw = 2 * torch.rand((), generator=g, device=sam.device).item() - 1  # -1 到 1
+    # 一半的机会 draw ≤ 0，只走第一轮；另一半再纠正 1 到 rounds-1 轮，机会均等
+    rounds = 1 + max(0, math.ceil(draw * (config.rounds - 1)))
     cell = sam.image_encoder.img_size // targets.masks.shape[-1]
     balanced = max(0.0, 1 - step / config.balanced_steps)
     mixed = mixed_precision(sam, config)
@@ -114,11 +119,11 @@ def sam_loss(
         logits, iou = logits.float(), iou.float()  # (B, 4, h, w)、(B, 4)
         losses = mask_losses(logits, targets.masks, balanced)
         truth = true_iou(logits.detach(), targets.masks, targets.inside)
-        use_first = targets.use_box | (turn > 0)
-        loss = round_loss(losses, iou, truth, use_first.float(), turn == 0)
+        unambiguous = targets.use_box | (turn > 0)
+        loss = round_loss(losses, iou, truth, unambiguous.float(), turn == 0)
         total = total + (loss * targets.valid).sum() / targets.valid.sum().clamp(min=1)
 
-        shown = torch.where(use_first, 0, 1 + iou[:, 1:].argmax(dim=1))
+        shown = torch.where(unambiguous, 0, 1 + iou[:, 1:].argmax(dim=1))
         record |= mean_by_prompt(truth.gather(1, shown[:, None])[:, 0], targets, turn)
         if turn + 1 < rounds:
             index = shown[:, None, None, None].expand(-1, 1, *logits.shape[2:])

@@ -11,13 +11,14 @@ import torch
 import torch.nn.functional as F
 
 from .config import TrainConfig
+from .errors import SamLiteError
 from .model import Sam
 from .scene_bank import MAX_LABELS, SceneBank
 
 
 @dataclass
 class Batch:
-    """一步的图像和备选物体，都在训练设备上。
+    """一步的图像和备选物体，都在训练设备上。I 是图数，S 是边长，K = MAX_LABELS。
 
     ``images`` ``(I, 3, S, S)`` 已规范化；``labels`` ``(I, S, S)``；``member``
     ``(I, K, K)``，``member[i, k, l]`` 为 1 表示标签 l 的像素属于物体 k；``sizes``
@@ -111,12 +112,14 @@ def load_batch(
 ) -> Batch:
     """从素材库随机取一批图，增强，规范化；一部分图在下边或右边留出填充。"""
     ready, count, device = bank.ready(), config.batch, sam.device
+    if len(ready) == 0:
+        raise SamLiteError("素材库里一张场景也没有画好：先把 bank.fill() 走完。")
     pick = torch.randint(len(ready), (count,), generator=g, device=device)
     index = np.sort(ready[pick.cpu().numpy()])
     images = torch.from_numpy(bank.images[index]).to(device)
     labels = torch.from_numpy(bank.labels[index]).to(device)
     parents = torch.from_numpy(bank.parents[index]).to(device)
-    parents[:, 0] = 0
+    parents[:, 0] = 0  # 素材库在这一格记“画好了”，不是上级
     images = images.permute(0, 3, 1, 2).float()
     images, labels = augment(images, labels, config.min_zoom, g)
     images = (images - sam.pixel_mean) / sam.pixel_std
@@ -203,6 +206,7 @@ def choose_targets(
 def tight_boxes(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
     """由“哪些行、列有像素”得到紧框。形状：两个 ``(I, P, S)`` -> ``(I, P, 4)``。"""
     last = rows.shape[-1] - 1
+    # argmax 给出头一个 1 的位置；翻过来再找，就是最后一个
     x0, y0 = columns.float().argmax(-1), rows.float().argmax(-1)
     x1 = last - columns.flip(-1).float().argmax(-1)
     y1 = last - rows.flip(-1).float().argmax(-1)
@@ -235,6 +239,7 @@ def sample_points(
     形状：masks ``(B, 格子数)``，member ``(B, K)`` -> ``(B, 2)``，顺序 (x, y)。
     """
     B, cell = len(masks), batch.labels.shape[-1] // grid
+    # 加 1e-8：没有物体的行全是 0，multinomial 会报错；这些行的损失另由 valid 清零
     spot = torch.multinomial(masks + 1e-8, 1, generator=g)[:, 0]  # (B,)
     image = torch.arange(B, device=masks.device) // (B // len(batch.labels))
     inner = torch.arange(cell * cell, device=masks.device)
@@ -252,7 +257,7 @@ def corrective_points(
     """在预测出错的地方取一点：漏掉的给正点，多出的给负点。
 
     形状：logits ``(B, 1, h, w)`` -> 点 ``(B, 1, 2)``、标签 ``(B, 1)``。没有错处时在
-    物体里取一个正点。
+    物体里取一个正点；连盖住过半的格子也没有（物体极细）时，随便取一个负点。
     """
     grid = logits.shape[-1]
     truth = targets.masks.flatten(1) > 0.5

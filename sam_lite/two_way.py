@@ -61,7 +61,8 @@ class TwoWayAttentionBlock(nn.Module):
     参数：
         embedding_dim、num_heads、mlp_dim、activation: 宽度、头数、MLP 隐藏宽度、激活。
         attention_downsample_rate: 两个交叉注意力内部缩小几倍。
-        skip_first_layer_pe: 第一层的自注意力不加位置编码（词元本身就是位置编码）。
+        skip_first_layer_pe: 自注意力不加 query_pe，也没有残差；只有第一层为真，那里
+            queries 就是 query_pe，再加一次只是翻倍。
     """
 
     def __init__(
@@ -97,9 +98,11 @@ class TwoWayAttentionBlock(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """更新词元和图像。
 
-        形状：queries、query_pe ``(B, N, C)``，keys、key_pe ``(B, HW, C)`` -> 更新后的
-        queries ``(B, N, C)``、keys ``(B, HW, C)``。
+        形状：queries、query_pe ``(B, N, C)``，keys ``(B, HW, C)``，key_pe
+        ``(B 或 1, HW, C)`` -> 更新后的 queries ``(B, N, C)``、keys ``(B, HW, C)``。
         """
+        # 位置编码只加在查询和键上，管“看哪里”；值不加，取回的只是内容。每次注意力都
+        # 重新加一遍，位置和提示的身份才不会一层层淡掉
         if self.skip_first_layer_pe:
             queries = self.self_attn(queries, queries, queries)  # 官方此处没有残差
         else:
@@ -165,7 +168,8 @@ class TwoWayTransformer(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """词元和图像互相看过之后的样子。
 
-        形状：image_embedding、image_pe ``(B, C, h, w)``，point_embedding ``(B, N, C)``
+        形状：image_embedding ``(B, C, h, w)``，image_pe ``(B 或 1, C, h, w)``，
+        point_embedding ``(B, N, C)``（全部词元：输出词元和提示词元，不只是点）
         -> 词元 ``(B, N, C)``、图像 ``(B, h·w, C)``。
         """
         keys = image_embedding.flatten(2).permute(0, 2, 1)  # (B, hw, C)

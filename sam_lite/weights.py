@@ -47,7 +47,7 @@ def load(
     """
     if dtype not in (None, torch.float16, torch.bfloat16, torch.float32, torch.float64):
         raise problem(
-            "dtype", repr(dtype), "torch.float32、torch.float16、torch.bfloat16 之一"
+            "dtype", repr(dtype), "torch 的 float16、bfloat16、float32、float64 之一"
         )
     target = check_device(device)
     path = find_weights(name_or_path)
@@ -74,7 +74,10 @@ def check_device(device: str | torch.device | None) -> torch.device:
 
 
 def find_weights(name_or_path: str | Path) -> Path:
-    """把型号名变成文件路径；给的就是路径时，只检查它在不在。"""
+    """把型号名变成文件路径；给的就是路径时，只检查它在不在。
+
+    错误：官方权重还没下载，或既不是型号名、也不是存在的文件时，抛 SamLiteError。
+    """
     name = str(name_or_path)
     if name in SHIPPED_FILES:
         return ASSETS / SHIPPED_FILES[name]
@@ -150,6 +153,8 @@ def recognize(state: dict[str, torch.Tensor], path: str | Path = "权重") -> Sa
     """从张量的形状认出是哪个预设。
 
     看三件事：主干的宽度（绝对位置编码的最后一维）、层数（有几个 Block）、网格边长。
+
+    错误：不是官方的命名，或三个数对不上任何预设时，抛 SamLiteError。
     """
     position = state.get("image_encoder.pos_embed")
     if position is None or position.ndim != 4:
@@ -179,7 +184,7 @@ def recognize(state: dict[str, torch.Tensor], path: str | Path = "权重") -> Sa
 def load_strictly(
     sam: Sam, state: dict[str, torch.Tensor], path: str | Path = "权重"
 ) -> None:
-    """名字和形状全部对上才装；差一个都不装，并说出差在哪里。"""
+    """名字和形状全部对上才装；差一个都不装，抛 SamLiteError 说出差在哪里。"""
     expected = sam.state_dict()
     missing = [key for key in expected if key not in state]
     extra = [key for key in state if key not in expected]

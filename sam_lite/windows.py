@@ -9,6 +9,7 @@ def window_partition(
 ) -> tuple[torch.Tensor, tuple[int, int]]:
     """切成窗口；网格不能整除时，先在右边和下边补零。
 
+    补上的词元也参加窗口里的注意力，官方没有遮住它们；拼回去时才裁掉。
     形状：``(B, H, W, C) -> (B·窗口数, w, w, C)``，另返回补零后的 ``(Hp, Wp)``。
     对应官方 ``image_encoder.py`` 的 ``window_partition``。
     """
@@ -19,8 +20,9 @@ def window_partition(
     if pad_h > 0 or pad_w > 0:
         x = F.pad(x, (0, 0, 0, pad_w, 0, pad_h))  # 从最后一维往前数：C、W、H
     Hp, Wp = H + pad_h, W + pad_w
-    x = x.reshape(B, Hp // w, w, Wp // w, w, C)  # 高、宽各拆成“第几窗、窗内第几格”
-    x = x.permute(0, 1, 3, 2, 4, 5)  # 两个“第几窗”挪到一起
+    # 高、宽各拆成“第几个窗口”和“窗口里第几格”，再把两个“第几个窗口”挪到一起
+    x = x.reshape(B, Hp // w, w, Wp // w, w, C)  # (B, 窗行, w, 窗列, w, C)
+    x = x.permute(0, 1, 3, 2, 4, 5)  # (B, 窗行, 窗列, w, w, C)
     return x.reshape(-1, w, w, C), (Hp, Wp)
 
 
