@@ -23,9 +23,9 @@ class Demo(NamedTuple):
 
 
 DEMO_PROMPTS = {
-    "coins": Demo("一枚硬币", box=(305, 15, 366, 73)),
-    "coffee": Demo("咖啡杯", box=(172, 16, 411, 240)),
-    "cat": Demo("猫的眼睛", box=(135, 82, 212, 150)),
+    "coins": Demo("一枚硬币", box=(305, 12, 368, 75)),
+    "coffee": Demo("杯口", box=(172, 16, 411, 215)),
+    "cat": Demo("猫的一只眼睛", box=(135, 82, 212, 150)),
     "astronaut": Demo("宇航员的头", box=(151, 14, 302, 190)),
     "rocket": Demo("火箭", box=(305, 124, 336, 410)),
 }

@@ -31,17 +31,16 @@ def test_registry_and_load_give_the_same_weights(sam):
         np.testing.assert_array_equal(a.detach().numpy(), b.detach().numpy())
 
 
-def test_default_demo_covers_its_object(sam):
-    """demo 默认的那张照片：掩码占住框的一大半，几乎不跑到框外。"""
-    prompt = DEMO_PROMPTS["coffee"]
-    photo = viz.read_photo(PHOTOS / "coffee.jpg")
+@pytest.mark.parametrize("name", DEMO_PROMPTS)
+def test_demo_masks_fill_their_boxes(sam, name):
+    """五张照片：掩码占住框的一大半，几乎不跑到框外。好不好看，另用眼睛判断。"""
+    x0, y0, x1, y1 = box = DEMO_PROMPTS[name].box
     predictor = sam_lite.SamPredictor(sam)
-    predictor.set_image(photo)
-    masks, _, _ = predictor.predict(box=np.array(prompt.box), multimask_output=False)
-    x0, y0, x1, y1 = prompt.box
+    predictor.set_image(viz.read_photo(PHOTOS / f"{name}.jpg"))
+    masks, _, _ = predictor.predict(box=np.array(box), multimask_output=False)
     inside = masks[0, y0 : y1 + 1, x0 : x1 + 1]
-    assert 0.5 < inside.mean() < 0.95
-    assert inside.sum() > 0.85 * masks.sum()
+    assert 0.4 < inside.mean() < 0.98
+    assert inside.sum() > 0.8 * masks.sum()
 
 
 def test_readme_example_runs(monkeypatch):
