@@ -21,7 +21,7 @@ help:
 	@echo 'make demo    装好 sam_lite，用自带的小权重分割一张真实照片'
 	@echo 'make course  把章节复制到 my/（不覆盖你的文件），打开 JupyterLab'
 	@echo 'make test    代码检查、类型检查、全部测试和全部笔记本'
-	@echo 'make figures 重画 README 里的图'
+	@echo 'make figures 重画 figures/ 里的图'
 	@echo 'make lint    只做代码检查和类型检查'
 	@echo 'make format  整理代码格式'
 	@echo 'make clean   删去环境和缓存，保留 my/ 和 runs/'
@@ -38,6 +38,7 @@ test: lint
 
 figures: $(CORE)
 	$(BIN)/sam-lite demo --all --out figures/demo.png
+	$(BIN)/python figures/scenes.py
 
 lint: $(TEST)
 	$(BIN)/python -m ruff check
