@@ -24,7 +24,7 @@ class Demo(NamedTuple):
 
 DEMO_PROMPTS = {
     "coins": Demo("一枚硬币", box=(305, 12, 368, 75)),
-    "coffee": Demo("杯口", box=(172, 16, 411, 215)),
+    "coffee": Demo("杯里的咖啡", box=(205, 95, 385, 195)),
     "cat": Demo("猫的一只眼睛", box=(135, 82, 212, 150)),
     "astronaut": Demo("宇航员的头", box=(151, 14, 302, 190)),
     "rocket": Demo("火箭", box=(305, 124, 336, 410)),

@@ -16,12 +16,16 @@ def sam():
     return sam_lite.load("tiny")
 
 
-def test_boxes_beat_every_baseline_on_held_out_scenes(sam):
-    """同样的框，模型的掩码比填满框、画椭圆、Felzenszwalb 都准。"""
-    result = evaluation.evaluate(sam, num_scenes=40)
-    mean = {name: row["all"] for name, row in result["miou"].items()}
-    for baseline in ("fill_box", "ellipse_box", "felzenszwalb_box"):
-        assert mean["box"] > mean[baseline], mean
+def test_boxes_beat_the_baselines_on_held_out_scenes(sam):
+    """同样的框：总体上比填满框和 Felzenszwalb 准，大物体上比画椭圆准得多。
+
+    总体比椭圆只高一点（500 张场景上的数字见模型卡），几十张场景分不出来，这里不比。
+    """
+    result = evaluation.evaluate(sam, num_scenes=60)["miou"]
+    for baseline in ("fill_box", "felzenszwalb_box"):
+        assert result["box"]["all"] > result[baseline]["all"] + 0.03, baseline
+    assert result["box"]["large"] > result["ellipse_box"]["large"] + 0.03
+    assert result["click"]["all"] > result["flood_click"]["all"]
 
 
 def test_registry_and_load_give_the_same_weights(sam):
