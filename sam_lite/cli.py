@@ -55,6 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("sam-lite：已中断", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # 例如接了 | head：对方不读了，不是错误
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except Exception as error:
         if debug:
             raise

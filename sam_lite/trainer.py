@@ -124,7 +124,8 @@ class Trainer:
             raise SamLiteError(
                 "续跑的设置和检查点里的不同："
                 + "；".join(changed)
-                + "。改回原来的设置；想换设置，就用 --init 从现有的权重另起一次训练。"
+                + "。改回原来的设置，或换一个 --out 重新训练；训练完导出的 "
+                ".safetensors 可以交给 --init 接着学。"
             )
 
     def train_step(self) -> dict[str, float]:
