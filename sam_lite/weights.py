@@ -9,22 +9,11 @@ import torch
 from .config import PRESETS, TINY, VIT_B, VIT_H, VIT_L, SamConfig
 from .errors import SamLiteError, problem
 from .model import Sam, sam_from_config
+from .official_files import OFFICIAL_FILES, weights_dir
 
 ASSETS = Path(__file__).parent / "assets"
 
-# 官方权重的文件名；名字里的六位十六进制是文件 MD5 的开头
-OFFICIAL_FILES = {
-    "vit_b": "sam_vit_b_01ec64.pth",
-    "vit_l": "sam_vit_l_0b3195.pth",
-    "vit_h": "sam_vit_h_4b8939.pth",
-}
 SHIPPED_FILES = {"tiny": "sam_lite_tiny.safetensors"}
-
-
-def weights_dir() -> Path:
-    """下载的权重放在哪里：环境变量 SAM_LITE_HOME，默认 ``~/.cache/sam_lite``。"""
-    home = os.environ.get("SAM_LITE_HOME")
-    return Path(home) if home else Path.home() / ".cache" / "sam_lite"
 
 
 def load(
@@ -82,7 +71,7 @@ def find_weights(name_or_path: str | Path) -> Path:
     if name in SHIPPED_FILES:
         return ASSETS / SHIPPED_FILES[name]
     if name in OFFICIAL_FILES:
-        file = OFFICIAL_FILES[name]
+        file = OFFICIAL_FILES[name].name
         for folder in (Path.cwd(), weights_dir()):
             if (folder / file).is_file():
                 return folder / file

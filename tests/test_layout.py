@@ -22,7 +22,7 @@ CHAPTERS = [
     "weights",
     "predictor",
 ]
-GROUND_FLOOR = {"config", "ops", "errors", "checks"}
+GROUND_FLOOR = {"config", "ops", "errors", "checks", "official_files"}
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 MODULE_LINES, CLASS_LINES, FUNCTION_LINES = 220, 110, 35
 
