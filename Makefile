@@ -3,24 +3,31 @@ PYTHON   ?= python3
 VENV     ?= .venv
 PIP_ARGS ?=
 LAB_ARGS ?=
+BENCH_ARGS ?=
 
 BIN := $(VENV)/bin
 # 装好之后才写下的记号；pyproject.toml 或 constraints.txt 改了就重装。
 CORE   := $(VENV)/.installed-core
 COURSE := $(VENV)/.installed-course
 TEST   := $(VENV)/.installed-test
+BENCH  := $(VENV)/.installed-bench
 PINS   := pyproject.toml constraints.txt
 
 NOTEBOOKS := $(wildcard chapters/*.ipynb chapters/solutions/*.ipynb)
 NBVAL     := --nbval-lax --nbval-current-env --nbval-cell-timeout=120
 
 .DEFAULT_GOAL := help
-.PHONY: help demo course test figures lint format clean
+.PHONY: help demo course test test-official bench figures lint format clean
 
 help:
 	@echo 'make demo    装好 sam_lite，用自带的小权重分割一张真实照片'
 	@echo 'make course  把章节复制到 my/（不覆盖你的文件），打开 JupyterLab'
 	@echo 'make test    代码检查、类型检查、全部测试和全部笔记本'
+	@echo 'make test-official  有网络时：下载官方 vit_b（375 MB）和 car.png，核对哈希和预测 IoU；'
+	@echo '             已经有文件就给 FILE=权重 PICTURE=car.png；镜像用环境变量'
+	@echo '             SAM_LITE_MIRROR（权重）和 HF_ENDPOINT（图片，如 https://hf-mirror.com）'
+	@echo 'make bench   与官方、transformers 比时间和内存（约一小时），结果在 benchmarks/RESULTS.md；'
+	@echo '             BENCH_ARGS=--quick 只量一轮，--only encoder,load 只量几项'
 	@echo 'make figures 重画 figures/ 里的图'
 	@echo 'make lint    只做代码检查和类型检查'
 	@echo 'make format  整理代码格式'
@@ -36,9 +43,15 @@ course: $(COURSE)
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests $(if $(NOTEBOOKS),$(NBVAL) $(NOTEBOOKS))
 
-figures: $(CORE)
+test-official: $(TEST)
+	$(BIN)/python tests/check_official_weights.py $(if $(FILE),--file '$(FILE)') $(if $(PICTURE),--picture '$(PICTURE)')
+
+bench: $(BENCH)
+	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+figures: $(COURSE)
 	$(BIN)/sam-lite demo --all --out figures/demo.png
-	$(BIN)/python figures/scenes.py
+	for script in figures/*.py; do case $$script in */style.py) ;; *) $(BIN)/python $$script || exit 1;; esac; done
 
 lint: $(TEST)
 	$(BIN)/python -m ruff check
@@ -75,3 +88,9 @@ $(TEST): $(PINS) tests/requirements-nodeps.txt
 	$(install)
 	$(BIN)/python -m pip install --no-deps -r tests/requirements-nodeps.txt $(PIP_ARGS)
 	@touch $(CORE) $(COURSE) $(TEST)
+
+$(BENCH): WHAT := .[bench]
+$(BENCH): $(PINS) tests/requirements-nodeps.txt
+	$(install)
+	$(BIN)/python -m pip install --no-deps -r tests/requirements-nodeps.txt $(PIP_ARGS)
+	@touch $(CORE) $(BENCH)

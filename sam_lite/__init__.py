@@ -1,6 +1,6 @@
 """sam_lite：最小而完整的 Segment Anything，与中文课程逐章对应。"""
 
-from .errors import SamLiteError
+from .errors import SamLiteError, SamLiteWarning
 from .model import Sam
 from .predictor import SamPredictor
 from .weights import (
@@ -18,6 +18,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Sam",
     "SamLiteError",
+    "SamLiteWarning",
     "SamPredictor",
     "build_sam",
     "build_sam_tiny",

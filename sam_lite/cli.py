@@ -1,4 +1,4 @@
-"""命令行 ``sam-lite``：segment、demo、evaluate、train，各在一个 ``cli_命令.py`` 里。
+"""命令行 ``sam-lite``：命令都在 ``COMMANDS`` 表里，各在一个 ``cli_命令.py`` 里。
 
 退出码：0 成功；1 做不成（照片读不了、权重没有……）；2 命令写错。出错时只在标准错误
 上写一行中文；加 ``--debug`` 或设环境变量 ``SAM_LITE_DEBUG=1`` 才显示完整的调用记录。
@@ -11,7 +11,15 @@ import os
 import sys
 from collections.abc import Sequence
 
-from . import __version__, cli_demo, cli_evaluate, cli_segment, cli_train
+from . import (
+    __version__,
+    cli_demo,
+    cli_download,
+    cli_evaluate,
+    cli_segment,
+    cli_train,
+    cli_verify,
+)
 from .cli_parser import Parser, chinese_argparse
 from .errors import SamLiteError
 
@@ -21,6 +29,8 @@ COMMANDS = {
     "demo": (cli_demo, "在自带的照片上看看效果"),
     "evaluate": (cli_evaluate, "在没训练过的场景上打分，和老办法比"),
     "train": (cli_train, "在程序画的场景上训练"),
+    "download": (cli_download, "下载官方权重"),
+    "verify": (cli_verify, "查一个权重文件是什么、完不完好"),
 }
 
 

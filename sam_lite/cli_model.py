@@ -8,29 +8,40 @@ from pathlib import Path
 
 import torch
 
+from .cli_parser import count
+from .errors import SamLiteError
 from .predictor import SamPredictor
 from .weights import check_device, load
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """加上 ``--model``、``--checkpoint``、``--device``。"""
+    """加上 ``--model``、``--checkpoint``、``--image-size``、``--device``。"""
     add = parser.add_argument
-    text = "模型：tiny（自带权重）、vit_b、vit_l、vit_h"
-    add("--model", default="tiny", metavar="NAME", help=text)
-    text = "权重文件；型号由文件自己认出，不看 --model"
+    text = "模型：tiny（自带权重，默认）、vit_b、vit_l、vit_h"
+    add("--model", metavar="NAME", help=text)
+    text = "权重文件；型号由文件自己认出，写了 --model 就核对"
     add("--checkpoint", type=Path, metavar="FILE", help=text)
+    text = "输入边长，像素；不写就用权重原来的。越小越快，越粗"
+    add("--image-size", type=count, metavar="N", help=text)
     text = "auto、cpu、cuda、mps；auto 是有什么用什么"
     add("--device", default="auto", metavar="NAME", help=text)
 
 
 def model_name(args: argparse.Namespace) -> str:
     """用的是哪个模型：权重文件，或型号的名字。"""
-    return str(args.checkpoint or args.model)
+    return str(args.checkpoint or args.model or "tiny")
 
 
 def load_predictor(args: argparse.Namespace) -> SamPredictor:
-    """按 ``--model``、``--checkpoint``、``--device`` 读模型，返回预测器。"""
-    return SamPredictor(load(model_name(args), device=pick_device(args.device)))
+    """按这几个选项读模型，返回预测器；文件不是 ``--model`` 那个型号就抛错。"""
+    device = pick_device(args.device)
+    sam = load(model_name(args), device=device, image_size=args.image_size)
+    if args.checkpoint and args.model not in (None, sam.name):
+        raise SamLiteError(
+            f"--checkpoint {args.checkpoint} 是 {sam.name} 的权重，--model 却写着 "
+            f"{args.model}：改成 {sam.name}，或去掉 --model。"
+        )
+    return SamPredictor(sam)
 
 
 def pick_device(name: str) -> str:

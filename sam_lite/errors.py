@@ -7,6 +7,10 @@ class SamLiteError(ValueError):
     """参数、文件或状态不对时抛出；它也是 ValueError，旧的 except 照样接得住。"""
 
 
+class SamLiteWarning(UserWarning):
+    """输入能用、但多半不是本意时发出；``warnings.simplefilter("error")`` 可当错误。"""
+
+
 class NoImageError(SamLiteError, RuntimeError):
     """还没有 set_image 就来问；官方这时抛 RuntimeError，所以它也是。"""
 

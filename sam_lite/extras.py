@@ -6,11 +6,11 @@ from types import ModuleType
 from .errors import SamLiteError
 
 
-def require(name: str, purpose: str) -> ModuleType:
-    """导入一个不在核心里的库；没装时抛 SamLiteError，并给出安装命令。"""
+def require(name: str, purpose: str, extra: str = "course") -> ModuleType:
+    """导入一个不在核心里的库；没装时抛 SamLiteError，说出装哪一组额外依赖。"""
     try:
         return importlib.import_module(name)
     except ImportError as error:
         raise SamLiteError(
-            f'{purpose}要用 {name.split(".")[0]}：pip install "sam-lite[course]"。'
+            f'{purpose}要用 {name.split(".")[0]}：pip install "sam-lite[{extra}]"。'
         ) from error

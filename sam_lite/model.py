@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .checks import check_record
+from .checks import check_flag
+from .checks_tensors import check_batched_input, check_record
 from .config import SamConfig
 from .image_encoder import ImageEncoderViT
 from .mask_decoder import MaskDecoder
@@ -29,6 +30,7 @@ class Sam(nn.Module):
 
     mask_threshold: float = 0.0
     image_format: str = "RGB"
+    name: str = "custom"  # 型号名，sam_from_config 会填上；自己拼的模型不在任何预设里
     pixel_mean: torch.Tensor  # (3, 1, 1)
     pixel_std: torch.Tensor  # (3, 1, 1)
 
@@ -76,10 +78,16 @@ class Sam(nn.Module):
             M 是掩码张数，3 或 1；h、w 是图像嵌入的高和宽。
 
         错误：字典里缺键、有认不得的键（例如把 boxes 写成 box）、点和标签不成对、图像
-        超过输入边长时，抛 SamLiteError。
+        超过输入边长，或形状、类型、设备、数值不对时，抛 SamLiteError。
         """
-        for record in batched_input:
-            check_record(record)
+        check_flag("multimask_output", multimask_output)
+        check_batched_input(batched_input)
+        side, mask_size = (
+            self.image_encoder.img_size,
+            self.prompt_encoder.mask_input_size,
+        )
+        for i, record in enumerate(batched_input):
+            check_record(f"batched_input[{i}]", record, side, mask_size, self.device)
         images = torch.stack([self.preprocess(x["image"]) for x in batched_input])
         embeddings = self.image_encoder(images)  # (图像数, C, h, w)
         return [
@@ -92,7 +100,7 @@ class Sam(nn.Module):
     ) -> dict[str, torch.Tensor]:
         """一张图像的提示 -> 掩码。形状见 forward。"""
         points = None
-        if "point_coords" in record:
+        if record.get("point_coords") is not None:
             points = (record["point_coords"], record["point_labels"])
         sparse, dense = self.prompt_encoder(
             points=points,
@@ -109,7 +117,7 @@ class Sam(nn.Module):
         masks = self.postprocess_masks(
             low_res_masks,
             input_size=record["image"].shape[-2:],
-            original_size=record["original_size"],
+            original_size=tuple(int(n) for n in record["original_size"]),
         )
         return {
             "masks": masks > self.mask_threshold,
@@ -173,4 +181,6 @@ def sam_from_config(config: SamConfig) -> Sam:
         ),
         iou_head_hidden_dim=c.iou_head_hidden_dim,
     )
-    return Sam(image_encoder, prompt_encoder, mask_decoder)
+    sam = Sam(image_encoder, prompt_encoder, mask_decoder)
+    sam.name = c.name
+    return sam

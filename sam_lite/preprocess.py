@@ -1,12 +1,14 @@
 """第 1 章：把任意大小的照片变成模型要的正方形，并把点和框一起搬过去。"""
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 
 from . import ops
-from .checks import describe
+from .checks import check_size, describe
 from .errors import problem
 
 # ImageNet 的通道均值与标准差，单位是 0–255 的像素值，顺序 RGB
@@ -34,7 +36,9 @@ class ResizeLongestSide:
         """
         try:
             picture = Image.fromarray(image)
-        except (TypeError, AttributeError) as error:
+            if 0 in picture.size:
+                raise ValueError("一个像素也没有")
+        except (TypeError, AttributeError, ValueError) as error:
             raise problem(
                 "image",
                 describe(image),
@@ -97,6 +101,21 @@ class ResizeLongestSide:
         scale = long_side_length / max(oldh, oldw)
         # 官方没有 max：极细长的图，短边会被舍成 0
         return max(1, int(oldh * scale + 0.5)), max(1, int(oldw * scale + 0.5))
+
+
+def check_original_size(
+    name: str, original_size: Any, input_size: tuple[int, ...], side: int
+) -> tuple[int, int]:
+    """原图的 ``(高, 宽)`` 要能按最长边缩放成 input_size，否则抛 SamLiteError。
+
+    两边各容许差一个像素：自己缩放的人可能用别的取整办法。返回普通的元组。
+    """
+    size = check_size(name, original_size)
+    expected = ResizeLongestSide.get_preprocess_shape(*size, side)
+    if any(abs(a - b) > 1 for a, b in zip(expected, input_size, strict=True)):
+        wanted = f"能缩放成 {tuple(input_size)} 的 (高, 宽)"
+        raise problem(name, size, wanted, f"这个大小会缩放成 {expected}；高在前。")
+    return size
 
 
 def normalize_and_pad(

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageCms, ImageDraw, ImageOps, UnidentifiedImageError
 
+from .atomic import atomic_file, check_writable
 from .errors import SamLiteError
 
 Picture = NDArray[np.uint8]  # (H, W, 3)
@@ -114,16 +115,6 @@ def check_output(path: str | os.PathLike[str], lossless: bool = False) -> str:
     return Image.registered_extensions()[suffix]
 
 
-def check_writable(path: Path) -> None:
-    """看文件能不能写：所在文件夹要在、要能写，``path`` 自己不能是文件夹。"""
-    if path.is_dir():
-        raise SamLiteError(f"写不了 {path}：这是一个文件夹")
-    if not path.parent.is_dir():
-        raise SamLiteError(f"写不了 {path}：没有文件夹 {path.parent}")
-    if not os.access(path.parent, os.W_OK):
-        raise SamLiteError(f"写不了 {path}：没有权限写文件夹 {path.parent}")
-
-
 def save_image(path: str | os.PathLike[str], image: ArrayLike) -> None:
     """把图片或掩码存成文件：要么完整写好，要么一点不动。
 
@@ -140,21 +131,8 @@ def save_image(path: str | os.PathLike[str], image: ArrayLike) -> None:
         Image.fromarray(array).save(buffer, format=image_format)
     except (OSError, ValueError, SystemError) as error:
         raise SamLiteError(f"{path}：{image_format} 存不下，用 .png") from error
-    write_atomic(path, buffer.getvalue())
-
-
-def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
-    """先写同一文件夹里的临时文件，再改名过去：中途出错也不会留下半个文件。"""
-    path = Path(path)
-    check_writable(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise SamLiteError(f"写不了 {path}：{error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_file(path) as file:
+        file.write(buffer.getvalue())
 
 
 # ---- 画 ----------------------------------------------------------------------

@@ -1,18 +1,26 @@
-"""第 10 章：找到权重、认出型号、严格地装进模型。"""
+"""第 10 章：找到权重、认出型号、严格地装进模型。
 
-import os
+文件怎么安全地读在 ``weights_reading.py``，Hugging Face 的名字在
+``weights_huggingface.py``。
+"""
+
+import difflib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 
+from .atomic import atomic_file
 from .config import PRESETS, TINY, VIT_B, VIT_H, VIT_L, SamConfig
 from .errors import SamLiteError, problem
 from .model import Sam, sam_from_config
 from .official_files import OFFICIAL_FILES, weights_dir
+from .preprocess import PIXEL_MEAN, PIXEL_STD
+from .weights_reading import FLOATS, State, check_finite, read_state_dict
 
 ASSETS = Path(__file__).parent / "assets"
-
 SHIPPED_FILES = {"tiny": "sam_lite_tiny.safetensors"}
 
 
@@ -21,30 +29,34 @@ def load(
     *,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
+    image_size: int | None = None,
 ) -> Sam:
-    """装好权重的模型，已在 eval 模式：给型号名，或给一个权重文件的路径。
+    """装好权重的模型，已在 eval 模式：给型号名，或给权重文件的路径。
 
     参数：
         name_or_path: ``"tiny"`` 用随包附带的小权重；``"vit_b"``、``"vit_l"``、
             ``"vit_h"`` 用已下载的官方权重（当前目录或 ``weights_dir()``）；其余当作
-            ``.pth`` 或 ``.safetensors`` 文件的路径，型号从张量的形状认出。
+            路径：``.pth``、``.safetensors``，或 Hugging Face 的 SamModel 文件夹，型号
+            从张量的形状认出。
         device: 放到哪个设备，默认 CPU。
         dtype: 浮点类型，默认 float32；半精度省一半内存。
+        image_size: 输入边长，像素，默认是权重原来的（官方 1024）。换成别的，位置编码
+            就插值到新的网格；越小越快，越粗。
 
-    错误：型号或文件不存在、文件不是权重、张量对不上、设备或类型不能用时抛
-    SamLiteError。
+    错误：型号或文件不存在、文件不是完好的权重、张量对不上、设备、类型或边长不能用时
+    抛 SamLiteError。
     """
-    if dtype not in (None, torch.float16, torch.bfloat16, torch.float32, torch.float64):
-        raise problem(
-            "dtype", repr(dtype), "torch 的 float16、bfloat16、float32、float64 之一"
-        )
+    if dtype is not None and dtype not in FLOATS:
+        wanted = "torch 的 float16、bfloat16、float32、float64 之一"
+        raise problem("dtype", repr(dtype), wanted)
     target = check_device(device)
     path = find_weights(name_or_path)
     state = read_state_dict(path)
-    sam = sam_from_config(recognize(state, path))
-    load_strictly(sam, state, path)
-    sam.to(device=target, dtype=dtype)
-    return sam.eval()
+    config = recognize(state, path)
+    if image_size is not None:
+        config = replace(config, image_size=check_image_size(image_size, config))
+        state = resize_positions(state, config)
+    return sam_from_state(config, state, path, dtype or torch.float32).to(target)
 
 
 def check_device(device: str | torch.device | None) -> torch.device:
@@ -62,6 +74,21 @@ def check_device(device: str | torch.device | None) -> torch.device:
         ) from error
 
 
+def check_image_size(image_size: int, config: SamConfig) -> int:
+    """输入边长要是图像块边长的整数倍，至少一个窗口那么大；否则抛 SamLiteError。"""
+    patch = config.patch_size
+    smallest = patch * config.window_size
+    whole = isinstance(image_size, int) and not isinstance(image_size, bool)
+    if not whole or image_size % patch or image_size < smallest:
+        raise problem(
+            "image_size",
+            repr(image_size),
+            f"{patch} 的整数倍、不小于 {smallest} 的整数",
+            f"这个模型原来的边长是 {config.image_size}。",
+        )
+    return image_size
+
+
 def find_weights(name_or_path: str | Path) -> Path:
     """把型号名变成文件路径；给的就是路径时，只检查它在不在。
 
@@ -76,104 +103,103 @@ def find_weights(name_or_path: str | Path) -> Path:
             if (folder / file).is_file():
                 return folder / file
         raise SamLiteError(
-            f"还没有 {name} 的官方权重。下载 {file}，放到当前目录或 {weights_dir()}，"
-            f'也可以直接给路径：sam_lite.load("路径/{file}")。'
+            f"还没有 {name} 的官方权重。下载它的命令：sam-lite download {name}。已经有 "
+            f"{file} 的话，把它放到当前目录或 {weights_dir()}，也可以直接给路径："
+            f'sam_lite.load("路径/{file}")。'
         )
     path = Path(name_or_path)
-    if not path.is_file():
-        known = "、".join([*SHIPPED_FILES, *OFFICIAL_FILES])
-        raise problem(
-            "name_or_path", repr(name), f"型号名（{known}）或一个存在的权重文件"
-        )
+    if not path.exists():
+        known = [*SHIPPED_FILES, *OFFICIAL_FILES]
+        close = difflib.get_close_matches(name, known, n=1)
+        mend = f"是不是 {close[0]!r}？" if close else "型号名写错了，或者路径不对。"
+        wanted = f"型号名（{'、'.join(known)}）或一个存在的权重文件"
+        raise problem("name_or_path", repr(name), wanted, mend)
     return path
 
 
-def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
-    """读出 ``.pth`` 或 ``.safetensors`` 里的全部张量，绝不执行文件里的代码。
+def recognize(state: State, path: str | Path = "权重") -> SamConfig:
+    """从张量的形状认出是哪个预设；换过输入边长的也认得。
 
-    错误：读不出来、或里面不是“名字到张量”的字典时，抛 SamLiteError。
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise SamLiteError(f"没有这个权重文件：{path}。检查路径，文件夹也不行。")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        # 不转述 torch 的原话：它会建议关掉 weights_only，那等于运行文件里的代码
-        raise SamLiteError(
-            f"{path} 不是能安全读取的权重文件（{type(error).__name__}）。"
-            "它可能没下完整，或者是别的文件：重新下载；如果是用 torch.save(model) "
-            "存的整个模型，改存 model.state_dict()。"
-        ) from error
-    if not isinstance(state, dict) or not state:
-        raise SamLiteError(f"{path} 里不是“名字到张量”的字典，或者是空的。")
-    for name, value in state.items():
-        if not isinstance(value, torch.Tensor):
-            raise SamLiteError(
-                f"{path} 里的 {name!r} 是 {type(value).__name__}，不是张量。"
-                "要的是模型的 state_dict，不是整个训练检查点。"
-            )
-    return state
-
-
-def save(sam: Sam, path: str | Path, dtype: torch.dtype = torch.float16) -> None:
-    """把权重存成 safetensors，默认 float16，体积减半；先写临时文件，再改名。"""
-    from safetensors.torch import save_file
-
-    path = Path(path)
-    state = {
-        name: tensor.detach().to("cpu", dtype).contiguous()
-        for name, tensor in sam.state_dict().items()
-    }
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        save_file(state, temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def recognize(state: dict[str, torch.Tensor], path: str | Path = "权重") -> SamConfig:
-    """从张量的形状认出是哪个预设。
-
-    看三件事：主干的宽度（绝对位置编码的最后一维）、层数（有几个 Block）、网格边长。
+    看三件事：主干的宽度（绝对位置编码的最后一维）、层数（有几个 Block）、图像块的
+    边长。输入边长由网格算出。
 
     错误：不是官方的命名，或三个数对不上任何预设时，抛 SamLiteError。
     """
     position = state.get("image_encoder.pos_embed")
-    if position is None or position.ndim != 4:
+    patch = state.get("image_encoder.patch_embed.proj.weight")
+    if position is None or position.ndim != 4 or patch is None or patch.ndim != 4:
         mend = ""
         if any(key.startswith("module.") for key in state):
             mend = "名字前面的 module. 是 DataParallel 加上的，先去掉。"
-        elif any(key.startswith("vision_encoder.") for key in state):
-            mend = "这是 Hugging Face 的命名，目前只认官方的命名。"
         raise SamLiteError(
-            f"{path} 里没有 image_encoder.pos_embed，不是官方命名的 SAM 权重。{mend}"
-            "前几个名字：" + "、".join(map(str, list(state)[:3]))
+            f"{path} 不是 SAM 的权重：没有 image_encoder.pos_embed，或形状不对。{mend}"
+            "前几个名字：" + "、".join(list(state)[:3])
         )
     prefix = "image_encoder.blocks."
     depth = len({key.split(".")[2] for key in state if key.startswith(prefix)})
-    seen = (position.shape[-1], depth, position.shape[1])
+    seen = (position.shape[-1], depth, patch.shape[-1])
     for config in PRESETS.values():
-        if seen == (config.embed_dim, config.depth, config.grid_size):
-            return config
+        if seen == (config.embed_dim, config.depth, config.patch_size):
+            return replace(config, image_size=position.shape[1] * config.patch_size)
     raise SamLiteError(
-        f"{path} 的宽度、层数、网格边长是 {seen}，不是已知的型号："
+        f"{path} 的宽度、层数、图像块边长是 {seen}，不是已知的型号："
         + "、".join(
-            f"{c.name} {(c.embed_dim, c.depth, c.grid_size)}" for c in PRESETS.values()
+            f"{c.name} {(c.embed_dim, c.depth, c.patch_size)}" for c in PRESETS.values()
         )
     )
 
 
-def load_strictly(
-    sam: Sam, state: dict[str, torch.Tensor], path: str | Path = "权重"
-) -> None:
-    """名字和形状全部对上才装；差一个都不装，抛 SamLiteError 说出差在哪里。"""
+def resize_positions(state: State, config: SamConfig) -> State:
+    """把位置编码插值到 config 的网格，其余原样。
+
+    绝对位置编码按双三次缩放，相对位置表（只有全局注意力的）按线性缩放，后者与官方
+    ``get_rel_pos`` 遇到新尺寸时的做法相同。边长没有变时一个数都不动。
+    """
+    grid = config.grid_size
+    resized = dict(state)
+    position = state["image_encoder.pos_embed"]  # (1, n, n, C)，n 是旧网格
+    if position.shape[1] != grid:
+        resized["image_encoder.pos_embed"] = F.interpolate(
+            position.float().permute(0, 3, 1, 2), (grid, grid), mode="bicubic"
+        ).permute(0, 2, 3, 1)  # (1, grid, grid, C)
+    for i in config.global_attn_indexes:
+        for axis in "hw":
+            name = f"image_encoder.blocks.{i}.attn.rel_pos_{axis}"
+            table = state.get(name)  # (2n-1, d)
+            if table is not None and len(table) != 2 * grid - 1:
+                columns = table.float().t()[None]  # (1, d, 2n-1)
+                columns = F.interpolate(columns, 2 * grid - 1, mode="linear")
+                resized[name] = columns[0].t()  # (2·grid-1, d)
+    return resized
+
+
+def sam_from_state(
+    config: SamConfig, state: State, path: str | Path, dtype: torch.dtype
+) -> Sam:
+    """按尺寸造一个模型，直接用 state 里的张量作参数；eval 模式，在 CPU 上。
+
+    模型先造在 meta 设备上，只有形状、没有数，省下随机初始化的时间；文件里的张量类型
+    正好时原样拿来用，不另占一份内存。
+    """
+    with torch.device("meta"):
+        sam = sam_from_config(config)
+    check_fits(sam, state, path)
+    ready = {name: tensor.to(dtype).contiguous() for name, tensor in state.items()}
+    sam.load_state_dict(ready, strict=True, assign=True)
+    # 均值和标准差不在权重文件里，meta 上的那两个也没有数
+    sam.pixel_mean = torch.tensor(PIXEL_MEAN, dtype=dtype).reshape(-1, 1, 1)
+    sam.pixel_std = torch.tensor(PIXEL_STD, dtype=dtype).reshape(-1, 1, 1)
+    return sam.eval()
+
+
+def load_strictly(sam: Sam, state: State, path: str | Path = "权重") -> None:
+    """装进已有的模型：名字、形状、数值全部没有问题才装，否则抛错，模型一点不变。"""
+    check_fits(sam, state, path)
+    sam.load_state_dict(state, strict=True)
+
+
+def check_fits(sam: Sam, state: State, path: str | Path) -> None:
+    """名字和形状要全部对上，数值要有限；否则抛 SamLiteError 说出差在哪里。"""
     expected = sam.state_dict()
     missing = [key for key in expected if key not in state]
     extra = [key for key in state if key not in expected]
@@ -189,15 +215,41 @@ def load_strictly(
     ]
     if complaints:
         raise SamLiteError(f"{path} 与模型对不上。" + "；".join(complaints))
-    sam.load_state_dict(state, strict=True)
+    check_finite(state, path)
+
+
+def save(sam: Sam, path: str | Path, dtype: torch.dtype = torch.float16) -> None:
+    """把权重存成 safetensors，默认 float16，体积减半；写到一半出错，旧文件还在。
+
+    错误：文件名不以 ``.safetensors`` 结尾，或写不了时，抛 SamLiteError。
+    """
+    from safetensors.torch import save as to_bytes
+
+    if Path(path).suffix != ".safetensors":
+        raise problem("path", repr(str(path)), "以 .safetensors 结尾的文件名")
+    state = {
+        name: tensor.detach().to("cpu", dtype).contiguous()
+        for name, tensor in sam.state_dict().items()
+    }
+    with atomic_file(path) as file:
+        file.write(to_bytes(state, metadata={"format": "pt"}))
 
 
 def _build(config: SamConfig, checkpoint: str | Path | None) -> Sam:
-    """官方 build_sam 的做法：给了检查点就装上，没给就随机初始化；eval 模式。"""
-    sam = sam_from_config(config)
-    if checkpoint is not None:
-        load_strictly(sam, read_state_dict(checkpoint), checkpoint)
-    return sam.eval()
+    """官方 build_sam 的做法：给了检查点就装上，没给就随机初始化；eval 模式。
+
+    错误：检查点是另一个型号的，抛 SamLiteError，说出该用哪一个。
+    """
+    if checkpoint is None:
+        return sam_from_config(config).eval()
+    state = read_state_dict(checkpoint)
+    found = recognize(state, checkpoint)
+    if found.name != config.name:
+        raise SamLiteError(
+            f"{checkpoint} 是 {found.name} 的权重，不是 {config.name} 的。改用 "
+            f'sam_model_registry["{found.name}"]，或让 sam_lite.load 自己认。'
+        )
+    return sam_from_state(found, state, checkpoint, torch.float32)
 
 
 def build_sam_vit_h(checkpoint: str | Path | None = None) -> Sam:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sam_lite import cli, cli_demo, cli_model, viz
+from sam_lite import cli, cli_demo, cli_model, viz, weights
 from sam_lite.cli_segment import check_inside
 from sam_lite.errors import SamLiteError
 
@@ -330,7 +330,7 @@ def test_evaluate_checks_output_first(fake, tmp_path, capsys):
 # ---- 帮助 --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["", "segment", "demo", "evaluate", "train"])
+@pytest.mark.parametrize("command", ["", *cli.COMMANDS])
 def test_help_is_all_chinese(capsys, command):
     assert cli.main([*command.split(), "--help"]) == 0
     out = capsys.readouterr().out
@@ -346,7 +346,7 @@ def test_help_shows_defaults_of_options_only(capsys):
     cli.main(["evaluate", "--help"])
     out = capsys.readouterr().out
     assert "第几套场景（默认 0）" in out
-    assert out.count("（默认") == 5  # 场景数、种子、点击、模型、设备
+    assert out.count("（默认") == 4  # 场景数、种子、点击、设备
 
 
 def test_argparse_speaks_english_again_afterwards():
@@ -401,3 +401,20 @@ def test_end_to_end_with_random_weights(photo, tmp_path, capsys):
     assert out.count("预测 IoU") == 2
     assert "nan" not in out
     fails(capsys, 1, "segment", photo, "--point", "3,4", "--checkpoint", "none.pth")
+
+
+def test_model_and_checkpoint_must_agree(photo, capsys):
+    """--checkpoint 的型号由文件认出；另写了 --model 就要相同。"""
+    shipped = str(weights.find_weights("tiny"))
+    argv = ["segment", photo, "--point", "30,20", "--checkpoint", shipped]
+    assert cli.main([*argv, "--model", "tiny"]) == 0
+    capsys.readouterr()
+    assert "是 tiny 的权重" in fails(capsys, 1, *argv, "--model", "vit_b")
+
+
+def test_image_size_reaches_the_model(photo, capsys):
+    argv = ["segment", photo, "--point", "30,20", "--image-size"]
+    assert cli.main([*argv, "192"]) == 0
+    capsys.readouterr()
+    assert "image_size" in fails(capsys, 1, *argv, "100")
+    assert "正整数" in fails(capsys, 2, *argv, "0")

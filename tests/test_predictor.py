@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from sam_lite.errors import SamLiteError
+from sam_lite.errors import NoImageError, SamLiteError
 from sam_lite.model import Sam
 from sam_lite.predictor import SamPredictor
+from sam_lite.prompts import pad_points
 
 POINTS, LABELS = np.array([[10.0, 20.0], [70.0, 33.0]]), np.array([1, 0])
 
@@ -82,6 +83,7 @@ def test_reset_forgets_everything(predictor: SamPredictor) -> None:
     sizes = ("orig_h", "orig_w", "input_h", "input_w")
     for name in ("features", "original_size", "input_size", *sizes):
         assert getattr(predictor, name) is None, name
+    assert predictor.images == []
     assert vars(predictor).keys() == vars(SamPredictor(predictor.model)).keys()
 
 
@@ -98,82 +100,8 @@ def test_needs_image(predictor: SamPredictor, prepare: str) -> None:
         predictor.predict_torch(None, None)
     with pytest.raises(RuntimeError, match="set_image"):
         predictor.get_image_embedding()
-
-
-BAD_PICTURES = {
-    "浮点": picture() / 255.0,
-    "灰度": picture()[..., 0],
-    "RGBA": np.zeros((50, 80, 4), dtype=np.uint8),
-    "不是数组": [[0, 1], [2, 3]],
-}
-
-
-@pytest.mark.parametrize("kind", BAD_PICTURES)
-def test_bad_picture(small_sam: Sam, kind: str) -> None:
-    """不合适的图得到点名 image 的中文错误，而不是底层的报错。"""
-    with pytest.raises(SamLiteError, match="image"):
-        SamPredictor(small_sam).set_image(BAD_PICTURES[kind])
-
-
-def test_bad_picture_keeps_state_clean(predictor: SamPredictor) -> None:
-    """设图失败不会留下一半新一半旧的状态。"""
-    before = predictor.get_image_embedding().clone()
-    with pytest.raises(SamLiteError):
-        predictor.set_image(picture() / 255.0)
-    if predictor.is_image_set:
-        assert torch.equal(predictor.get_image_embedding(), before)
-        assert tuple(predictor.original_size) == (50, 80)
-
-
-def test_bad_format_and_tensor(predictor: SamPredictor) -> None:
-    """图像格式写错、张量的最长边或维数不对，都有明确的错误。"""
-    with pytest.raises((SamLiteError, AssertionError), match="image_format"):
-        predictor.set_image(picture(), "HSV")
-    for shape in ((1, 3, 40, 60), (3, 40, 64), (1, 4, 40, 64)):
-        with pytest.raises((SamLiteError, AssertionError), match="64"):
-            predictor.set_torch_image(torch.zeros(shape), (40, 64))
-
-
-LOW_RES = np.zeros((1, 32, 32), dtype=np.float32)
-BAD_PROMPTS = {
-    "有点无标签": ({"point_coords": POINTS}, "point_labels"),
-    "有标签无点": ({"point_labels": LABELS}, "point_coords"),
-    "个数不同": ({"point_coords": POINTS, "point_labels": LABELS[:1]}, "point_labels"),
-    "坐标形状": ({"point_coords": POINTS[0], "point_labels": LABELS}, "point_coords"),
-    "标签是 2": ({"point_coords": POINTS, "point_labels": LABELS + 2}, "point_labels"),
-    "框不是四个数": ({"box": np.array([1.0, 2.0, 3.0])}, "box"),
-    "两个框": ({"box": np.array([[1.0, 2.0, 30.0, 40.0]] * 2)}, "box"),
-    "掩码只有两维": ({"mask_input": LOW_RES[0]}, "mask_input"),
-    "掩码尺寸不对": ({"mask_input": LOW_RES[:, :16]}, "mask_input"),
-}
-
-
-@pytest.mark.parametrize("kind", BAD_PROMPTS)
-def test_bad_prompt(predictor: SamPredictor, kind: str) -> None:
-    """不合适的提示得到点名参数的中文错误。"""
-    prompt, name = BAD_PROMPTS[kind]
-    with pytest.raises(SamLiteError, match=name):
-        predictor.predict(**prompt)
-
-
-@pytest.mark.parametrize(
-    "prompt",
-    [
-        {"box": [5.0, 8.0, 60.0, 41.0]},
-        {"point_coords": POINTS.tolist(), "point_labels": LABELS.tolist()},
-    ],
-    ids=["box", "point"],
-)
-def test_lists(predictor: SamPredictor, prompt: dict) -> None:
-    """给列表而不是数组：要么照数组算，要么报出参数名，不会冒出底层的错。"""
-    arrays = {name: np.array(value) for name, value in prompt.items()}
-    try:
-        result = predictor.predict(**prompt)
-    except SamLiteError as error:
-        assert any(name in str(error) for name in prompt)
-    else:
-        for a, b in zip(result, predictor.predict(**arrays), strict=True):
-            np.testing.assert_array_equal(a, b)
+    with pytest.raises(RuntimeError, match="set_images"):
+        predictor.predict_batch()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -203,3 +131,265 @@ def test_device(predictor: SamPredictor) -> None:
     """`device` 与模型相同，`transform` 的边长是模型的输入边长。"""
     assert predictor.device == predictor.model.device == torch.device("cpu")
     assert predictor.transform.target_length == 64
+
+
+def test_failing_encoder_keeps_the_old_image(predictor: SamPredictor) -> None:
+    """编码到一半出错（例如内存不够），原来的图像还在。"""
+    before = predictor.predict(POINTS, LABELS)
+
+    def fail(*_) -> None:
+        raise MemoryError
+
+    handle = predictor.model.image_encoder.register_forward_hook(fail)
+    for put in (predictor.set_image, lambda image: predictor.set_images([image])):
+        with pytest.raises(MemoryError):
+            put(picture(30, 30))
+    handle.remove()
+    assert_same(predictor.predict(POINTS, LABELS), before)
+
+
+def test_moved_model_wants_the_image_again(predictor: SamPredictor) -> None:
+    """模型搬到别的设备，旧嵌入就不能用了。"""
+    predictor.model.to("meta")
+    with pytest.raises(SamLiteError, match="重新 set_image"):
+        predictor.predict(POINTS, LABELS)
+
+
+# ---- 几组提示一起问 ------------------------------------------------------------
+
+SEVERAL = np.stack([POINTS, POINTS[::-1], POINTS / 2])  # (3, 2, 2)
+KINDS = np.array([[1, 0], [1, 1], [0, 1]])
+BOXES = np.array([[5.0, 8, 60, 41], [0, 0, 80, 50], [30, 3, 31, 4]])
+LOW_RES = np.random.default_rng(1).normal(0, 4, (3, 1, 32, 32)).astype(np.float32)
+
+
+def assert_close(results, expected) -> None:
+    for a, b in zip(results, expected, strict=True):
+        assert a.shape == b.shape and a.dtype == b.dtype
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+def assert_same(results, expected) -> None:
+    for a, b in zip(results, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+BATCHES = {
+    "框": {"box": BOXES},
+    "点": {"point_coords": SEVERAL, "point_labels": KINDS},
+    "点加框": {"point_coords": SEVERAL, "point_labels": KINDS, "box": BOXES},
+    "框加掩码": {"box": BOXES, "mask_input": LOW_RES},
+    "只有掩码": {"mask_input": LOW_RES},
+    "都有": {
+        "point_coords": SEVERAL,
+        "point_labels": KINDS,
+        "box": BOXES,
+        "mask_input": LOW_RES,
+    },
+    "一组点": {"point_coords": SEVERAL[:1], "point_labels": KINDS[:1]},
+    "一组点、一个框": {
+        "point_coords": SEVERAL[:1],
+        "point_labels": KINDS[:1],
+        "box": BOXES[:1],
+    },
+    "一张四维的掩码": {"box": BOXES[:1], "mask_input": LOW_RES[:1]},
+}
+
+
+@pytest.mark.parametrize("multimask", [False, True])
+@pytest.mark.parametrize("kind", BATCHES)
+def test_batch_equals_single_calls(
+    predictor: SamPredictor, kind: str, multimask: bool
+) -> None:
+    """B 组一起问：每一项前面多一维 B，和一组一组问相同。"""
+    batch = BATCHES[kind]
+    options = {"multimask_output": multimask, "return_logits": True}
+    results = predictor.predict(**batch, **options)
+    B, C = len(next(iter(batch.values()))), 3 if multimask else 1
+    assert [r.shape for r in results] == [(B, C, 50, 80), (B, C), (B, C, 32, 32)]
+    for i in range(B):
+        single = {name: value[i] for name, value in batch.items()}
+        expected = predictor.predict(**single, **options)
+        assert_close([r[i] for r in results], expected)
+    masks, *_ = predictor.predict(**batch, multimask_output=multimask)
+    np.testing.assert_array_equal(masks, results[0] > 0)
+
+
+@pytest.mark.parametrize("shared", [LOW_RES[0], LOW_RES[:1]], ids=["三维", "四维"])
+def test_one_mask_is_shared(predictor: SamPredictor, shared: np.ndarray) -> None:
+    """几个框共用一张掩码提示。"""
+    result = predictor.predict(box=BOXES, mask_input=shared)
+    repeated = LOW_RES[:1].repeat(3, axis=0)
+    assert_close(result, predictor.predict(box=BOXES, mask_input=repeated))
+
+
+def test_single_box_keeps_the_official_shapes(predictor: SamPredictor) -> None:
+    """(4,) 和官方也收的 (1, 4) 都没有 B 那一维，点可以照旧是二维的。"""
+    for box in (BOXES[0], BOXES[:1]):
+        result = predictor.predict(POINTS, LABELS, box)
+        assert [r.shape for r in result] == [(3, 50, 80), (3,), (3, 32, 32)]
+
+
+@pytest.mark.parametrize("multimask, count", [(True, 3), (False, 1)])
+def test_no_boxes_give_empty_arrays(
+    predictor: SamPredictor, multimask: bool, count: int
+) -> None:
+    """检测器一个框也没有找到：结果是空的，不是错误。"""
+    masks, scores, low_res = predictor.predict(
+        box=np.zeros((0, 4)), multimask_output=multimask
+    )
+    assert masks.shape == (0, count, 50, 80) and masks.dtype == bool
+    assert scores.shape == (0, count) and low_res.shape == (0, count, 32, 32)
+
+
+# ---- 个数不同的点 --------------------------------------------------------------
+
+RAGGED = [[[10, 20]], [[70, 33], [5, 6], [40, 40]], [[1, 2], [3, 4]]]
+RAGGED_LABELS = [[1], [1, 0, 1], [0, 1]]
+
+
+def test_pad_points() -> None:
+    coords, labels = pad_points(RAGGED, RAGGED_LABELS)
+    assert coords.shape == (3, 3, 2) and labels.shape == (3, 3)
+    assert labels.tolist() == [[1, -1, -1], [1, 0, 1], [0, 1, -1]]
+    assert coords[0].tolist() == [[10, 20], [0, 0], [0, 0]]
+    assert coords[1].tolist() == RAGGED[1]
+    coords, labels = pad_points([[], RAGGED[0]], [[], [1]])  # 有一组没有点
+    assert labels.tolist() == [[-1], [1]] and coords[0].tolist() == [[0, 0]]
+
+
+@pytest.mark.parametrize("turn", [list, np.array, torch.tensor])
+def test_ragged_points_are_padded(predictor: SamPredictor, turn) -> None:
+    """predict 收个数不同的点：等于先用 pad_points 补齐；最长的一组与单独问相同。"""
+    coords = [turn(group) for group in RAGGED]
+    labels = [turn(group) for group in RAGGED_LABELS]
+    result = predictor.predict(coords, labels)
+    assert_same(result, predictor.predict(*pad_points(RAGGED, RAGGED_LABELS)))
+    alone = predictor.predict(RAGGED[1], RAGGED_LABELS[1])
+    assert_close([r[1] for r in result[1:]], alone[1:])
+    short = predictor.predict(RAGGED[0], RAGGED_LABELS[0])
+    assert np.abs(result[2][0] - short[2]).max() > 1e-3  # 填充词元参加了注意力
+
+
+def test_ragged_points_go_with_boxes(predictor: SamPredictor) -> None:
+    result = predictor.predict([[], *RAGGED[1:]], [[], *RAGGED_LABELS[1:]], BOXES)
+    assert result[0].shape == (3, 3, 50, 80)
+
+
+# ---- 几张图一起 ----------------------------------------------------------------
+
+PICTURES = [picture(), picture(33, 40), picture(64, 10), picture(50, 80)[::-1]]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 4, np.int64(9)])
+def test_set_images_equals_one_by_one(predictor, batch_size: int) -> None:
+    predictor.set_images(PICTURES, batch_size=batch_size)
+    prompts = {
+        "point_coords_batch": [[[9, 9]], None, None, SEVERAL],
+        "point_labels_batch": [[1], None, None, KINDS],
+        "box_batch": [None, [3, 3, 30, 20], None, None],
+        "mask_input_batch": [None, LOW_RES[0], None, None],
+    }
+    options = {"multimask_output": False, "return_logits": True}
+    columns = predictor.predict_batch(**prompts, **options)
+    assert all(type(column) is list and len(column) == 4 for column in columns)
+    for i, image in enumerate(PICTURES):
+        predictor.set_image(image)
+        single = {name[:-6]: batch[i] for name, batch in prompts.items()}
+        expected = predictor.predict(**single, **options)
+        assert_close([column[i] for column in columns], expected)
+    assert columns[0][3].shape == (3, 1, 50, 80) and columns[0][3].dtype == np.float32
+
+
+def test_set_images_takes_bgr_and_encodes_in_chunks(predictor: SamPredictor) -> None:
+    sizes: list[int] = []
+    encoder = predictor.model.image_encoder
+    encoder.register_forward_hook(lambda _, given, out: sizes.append(len(given[0])))
+    predictor.set_images([image[..., ::-1] for image in PICTURES], "BGR", 3)
+    assert sizes == [3, 1]
+    bgr = predictor.predict_batch(box_batch=[[1, 1, 9, 9]] * 4)
+    predictor.set_images(tuple(PICTURES))
+    rgb = predictor.predict_batch(box_batch=[[1, 1, 9, 9]] * 4)
+    for ours, theirs in zip(bgr, rgb, strict=True):
+        assert_close(ours, theirs)
+
+
+def test_one_image_and_a_batch_do_not_mix(predictor: SamPredictor) -> None:
+    """一张和一批各问各的；换一种就忘掉另一种，reset_image 都忘掉。"""
+    with pytest.raises(NoImageError, match="set_images"):
+        predictor.predict_batch()
+    predictor.set_images(PICTURES)
+    assert predictor.is_image_set is False and predictor.features is None
+    for ask in (predictor.predict, predictor.get_image_embedding):
+        with pytest.raises(NoImageError, match="predict_batch"):
+            ask()
+    with pytest.raises(NoImageError, match="predict_batch"):
+        predictor.predict_torch(None, None)
+    predictor.set_image(PICTURES[0])
+    predictor.predict()
+    with pytest.raises(NoImageError, match="set_images"):
+        predictor.predict_batch()
+    predictor.set_images(PICTURES)
+    predictor.reset_image()
+    for ask in (predictor.predict, predictor.predict_batch):
+        with pytest.raises(NoImageError, match="还没有"):
+            ask()
+
+
+BAD_BATCHES = {
+    "少一项": ({"box_batch": [None] * 3}, "box_batch", "4 项"),
+    "不是列表": ({"box_batch": "abcd"}, "box_batch", "列表"),
+    "是字典": ({"mask_input_batch": {}}, "mask_input_batch", "列表"),
+    "零维": ({"point_labels_batch": np.array(1)}, "point_labels_batch", "列表"),
+    "点出界": (
+        {"point_coords_batch": [None, [[41, 1]], None, None]}
+        | {"point_labels_batch": [None, [1], None, None]},
+        "第 1 张图（从 0 数起）：point_coords",
+        "0 ≤ x ≤ 40",
+    ),
+    "框颠倒": (
+        {"box_batch": [None, None, None, [9, 9, 1, 1]]},
+        "第 3 张图（从 0 数起）：box",
+        "左上角",
+    ),
+    "点无标签": (
+        {"point_coords_batch": [None, None, [[1, 1]], None]},
+        "第 2 张图（从 0 数起）：point_labels",
+        "成对",
+    ),
+    "开关": ({"multimask_output": "no"}, "multimask_output", "True"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_BATCHES)
+def test_bad_batch(predictor: SamPredictor, kind: str) -> None:
+    """点名参数、说明第几张图；之后照样能问。"""
+    given, name, words = BAD_BATCHES[kind]
+    predictor.set_images(PICTURES)
+    before = predictor.predict_batch()
+    with pytest.raises(SamLiteError) as caught:
+        predictor.predict_batch(**given)
+    assert name in str(caught.value) and words in str(caught.value), caught.value
+    for a, b in zip(predictor.predict_batch(), before, strict=True):
+        assert_same(a, b)
+
+
+@pytest.mark.parametrize(
+    ("images", "options", "words"),
+    [
+        ([], {}, "images"),
+        (picture(), {}, "set_image"),
+        (None, {}, "images"),
+        ({"a": picture()}, {}, "images"),
+        ([picture()], {"batch_size": 0}, "batch_size"),
+        ([picture()], {"batch_size": 1.5}, "batch_size"),
+        ([picture()], {"batch_size": True}, "batch_size"),
+        ([picture()], {"batch_size": "4"}, "batch_size"),
+        ([picture()], {"image_format": "HSV"}, "image_format"),
+    ],
+)
+def test_bad_images(predictor: SamPredictor, images, options, words: str) -> None:
+    before = predictor.predict(POINTS, LABELS)
+    with pytest.raises(SamLiteError, match=words):
+        predictor.set_images(images, **options)
+    assert_same(predictor.predict(POINTS, LABELS), before)

@@ -9,6 +9,7 @@ from sam_lite.preprocess import (
     PIXEL_MEAN,
     PIXEL_STD,
     ResizeLongestSide,
+    check_original_size,
     normalize_and_pad,
 )
 
@@ -67,8 +68,15 @@ def test_normalize_then_pad() -> None:
 
 @pytest.mark.parametrize(
     "picture",
-    [np.zeros((4, 5, 3)), np.zeros((4, 5, 1), dtype=np.uint8)],
-    ids=["浮点彩图", "一个通道"],
+    [
+        np.zeros((4, 5, 3)),
+        np.zeros((4, 5, 1), dtype=np.uint8),
+        np.zeros((0, 5, 3), dtype=np.uint8),
+        np.zeros((4, 0, 3), dtype=np.uint8),
+        np.zeros((4, 5, 3), dtype=np.int64),
+        np.zeros((2, 4, 5, 3), dtype=np.uint8),
+    ],
+    ids=["浮点彩图", "一个通道", "零高", "零宽", "int64", "一批"],
 )
 def test_bad_picture(picture: np.ndarray) -> None:
     """Pillow 不认的数组得到说明怎样改的中文错误。"""
@@ -80,3 +88,15 @@ def test_too_large_tensor() -> None:
     """没缩放就送进来的大图得到明确的错误，而不是被悄悄裁掉。"""
     with pytest.raises(SamLiteError, match="ResizeLongestSide"):
         normalize_and_pad(torch.zeros(3, 4, 9), torch.zeros(1), torch.ones(1), 8)
+
+
+@pytest.mark.parametrize("size", [(50, 80), (1, 3000), (3000, 1), (1, 1), (97, 33)])
+def test_original_size_fits_its_own_resize(size: tuple[int, int]) -> None:
+    """原图的大小总能对上它自己缩放的结果，差一个像素也容许；颠倒、加倍不行。"""
+    resized = ResizeLongestSide.get_preprocess_shape(*size, 64)
+    assert check_original_size("size", list(size), resized, 64) == size
+    check_original_size("size", size, (resized[0], resized[1] - 1), 64)
+    wrong = [size[::-1]] if size[0] != size[1] else [(1, 2)]
+    for other in wrong + ([(size[0], 2 * size[1])] if min(size) > 1 else []):
+        with pytest.raises(SamLiteError, match="size 不对.*高在前"):
+            check_original_size("size", other, resized, 64)

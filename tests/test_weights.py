@@ -159,6 +159,91 @@ def test_unknown(tmp_path: Path) -> None:
         sam_lite.load(tmp_path / "other.pth")
 
 
+# ---- 换输入边长 ------------------------------------------------------------------
+
+
+def test_own_image_size_changes_nothing(tiny: Sam, tmp_path: Path) -> None:
+    """边长写成原来的，一个数都不动。"""
+    path = save(tiny, tmp_path / "mine.pth")
+    assert_same_state(sam_lite.load(path, image_size=TINY.image_size), tiny)
+
+
+@pytest.mark.parametrize("size", [96, 192, 400])
+def test_image_size(tiny: Sam, tmp_path: Path, size: int) -> None:
+    """换边长：只有绝对位置编码和全局层的相对位置表变了，编码器照样工作。"""
+    sam = sam_lite.load(save(tiny, tmp_path / "mine.pth"), image_size=size)
+    grid = size // 16
+    before, state = tiny.state_dict(), sam.state_dict()
+    changed = {k for k in before if before[k].shape != state[k].shape}
+    expected = {"image_encoder.pos_embed"} | {
+        f"image_encoder.blocks.{i}.attn.rel_pos_{axis}"
+        for i in TINY.global_attn_indexes
+        for axis in "hw"
+    }
+    assert changed == expected
+    for name in set(before) - expected:
+        assert torch.equal(before[name], state[name]), name
+    assert sam.image_encoder.img_size == sam.prompt_encoder.input_image_size[0] == size
+    with torch.no_grad():
+        assert sam.image_encoder(torch.randn(1, 3, size, size)).shape[2:] == (grid,) * 2
+
+
+@torch.no_grad()
+def test_resized_tables_match_the_official_rule(tiny: Sam, tmp_path: Path) -> None:
+    """先插值再用，与官方“用到时才插值”（get_rel_pos）的输出相同。"""
+    path = save(tiny, tmp_path / "mine.pth")
+    sam = sam_lite.load(path, image_size=192)
+    late = sam_lite.load(path, image_size=192)
+    for i in TINY.global_attn_indexes:
+        for axis in ("rel_pos_h", "rel_pos_w"):
+            table = getattr(tiny.image_encoder.blocks[i].attn, axis)
+            setattr(late.image_encoder.blocks[i].attn, axis, table)
+    x = torch.randn(1, 3, 192, 192)
+    torch.testing.assert_close(sam.image_encoder(x), late.image_encoder(x))
+
+
+def test_position_embedding_keeps_its_place(tiny: Sam, tmp_path: Path) -> None:
+    """位置编码按位置插值：一张从左到右的坡，缩放之后还是坡，高宽没有弄反。"""
+    state = tiny.state_dict()
+    ramp = torch.linspace(-1, 1, 16)[None, None, :, None]  # 沿宽变化
+    state["image_encoder.pos_embed"] = ramp.expand(1, 16, 16, 160).contiguous()
+    torch.save(state, tmp_path / "ramp.pth")
+    sam = sam_lite.load(tmp_path / "ramp.pth", image_size=512)
+    row = sam.image_encoder.pos_embed[0, :, :, 0]  # (32, 32)
+    assert torch.allclose(row, row[:1].expand(32, 32))
+    assert (row[0].diff()[2:-2] > 0).all()
+
+
+def test_resized_weights_are_recognised_after_saving(tiny: Sam, tmp_path: Path) -> None:
+    """换过边长的模型存下来，读回来边长还在。"""
+    sam = sam_lite.load(save(tiny, tmp_path / "mine.pth"), image_size=320)
+    save_half(sam, tmp_path / "resized.safetensors", torch.float32)
+    again = sam_lite.load(tmp_path / "resized.safetensors")
+    assert again.image_encoder.img_size == 320 and again.name == "tiny"
+    assert_same_state(again, sam)
+
+
+@pytest.mark.parametrize("size", [0, -16, 100, 80, 256.0, "256", True])
+def test_bad_image_size(size: object) -> None:
+    with pytest.raises(SamLiteError, match="image_size.*16 的整数倍、不小于 96"):
+        sam_lite.load("tiny", image_size=size)
+
+
+def test_missing_official_weights_name_the_command(tmp_path, monkeypatch) -> None:
+    """官方权重还没下载：说出下载的命令和放的地方。"""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SAM_LITE_HOME", str(tmp_path / "home"))
+    for name in ("vit_b", "vit_l", "vit_h"):
+        with pytest.raises(SamLiteError, match=f"sam-lite download {name}.*home"):
+            sam_lite.load(name)
+
+
+@pytest.mark.parametrize("name, meant", [("vit-b", "vit_b"), ("tinny", "tiny")])
+def test_unknown_model_name_suggests_one(name: str, meant: str) -> None:
+    with pytest.raises(SamLiteError, match=f"'{name}'.*是不是 '{meant}'"):
+        sam_lite.load(name)
+
+
 def test_shipped_tiny() -> None:
     """`load("tiny")` 与登记表的 tiny 都带着随包的权重，不大于 10 MB。"""
     model, again = sam_lite.load("tiny"), sam_lite.sam_model_registry["tiny"]()

@@ -140,8 +140,10 @@ def test_set_image(size: tuple[int, int], image_format: str) -> None:
     assert (our.features - expected).abs().max() > 0.01
 
 
-@pytest.mark.parametrize("shape", [(1, 3, 40, 64), (1, 3, 64, 33)])
-def test_set_torch_image(shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(
+    "shape, size", [((1, 3, 40, 64), (100, 160)), ((1, 3, 64, 33), (160, 83))]
+)
+def test_set_torch_image(shape: tuple[int, ...], size: tuple[int, int]) -> None:
     """直接给缩放好的张量（浮点或 uint8），特征与官方相同。"""
     for image in (
         torch.rand(shape) * 255,
@@ -149,9 +151,9 @@ def test_set_torch_image(shape: tuple[int, ...]) -> None:
     ):
         our, their = predictors()
         for predictor in (our, their):
-            predictor.set_torch_image(image, (100, 160))
+            predictor.set_torch_image(image, size)
         assert_near(our.get_image_embedding(), their.get_image_embedding())
-        assert tuple(our.original_size) == (100, 160)
+        assert tuple(our.original_size) == size
         assert tuple(our.input_size) == tuple(their.input_size) == shape[-2:]
 
 

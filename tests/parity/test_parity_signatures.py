@@ -13,7 +13,7 @@ from sam_lite.model import sam_from_config
 # 我们多出来的参数：必须在末尾、有默认值，而且列在这里。
 EXTRA: dict[str, list[str]] = {}
 
-OUR_SETTINGS = {"fused", "scale"}  # 我们的层多出来的开关与中间量
+OUR_SETTINGS = {"fused", "scale", "name"}  # 我们多出来的开关、中间量、型号名
 
 CLASSES = [name for name, item in vars(theirs).items() if inspect.isclass(item)]
 FUNCTIONS = [name for name, item in vars(theirs).items() if inspect.isfunction(item)]

@@ -1,0 +1,126 @@
+"""命令 ``sam-lite verify``：是什么、是不是官方的、完不完好。"""
+
+import hashlib
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from parity.small import randomize
+
+from sam_lite import cli
+from sam_lite.config import TINY
+from sam_lite.model import sam_from_config
+from sam_lite.official_files import OFFICIAL_FILES, OfficialFile
+
+KEY = "mask_decoder.iou_token.weight"
+
+
+@pytest.fixture(scope="module")
+def state():
+    return randomize(sam_from_config(TINY)).state_dict()
+
+
+@pytest.fixture
+def file(state, tmp_path):
+    path = tmp_path / "mine.pth"
+    torch.save(state, path)
+    return path
+
+
+def verify(capsys, path) -> str:
+    assert cli.main(["verify", str(path)]) == 0
+    return capsys.readouterr().out
+
+
+def rejects(capsys, path) -> str:
+    """退出码 1，标准错误只有一行，点了文件的名；返回这一行。"""
+    assert cli.main(["verify", str(path)]) == 1
+    out, err = capsys.readouterr()
+    assert "全部对上" not in out
+    assert err.startswith("sam-lite：") and err.count("\n") == 1
+    assert Path(path).name in err
+    return err
+
+
+def test_shipped_model_by_name(capsys):
+    out = verify(capsys, "tiny")
+    assert "型号：tiny，输入边长 256" in out
+    assert "张量：230 个，float16" in out
+    assert "参数：2,955,808 个" in out
+    assert "不是官方文件，哈希不在表里" in out
+    assert "全部对上" in out
+
+
+def test_report_of_a_file(capsys, file):
+    out = verify(capsys, file)
+    for kind in ("md5", "sha256"):
+        assert hashlib.new(kind, file.read_bytes()).hexdigest() in out
+    assert f"大小：{file.stat().st_size:,} 字节" in out
+    parts = {"prompt_encoder": 3_276, "mask_decoder": 756_340}
+    parts["image_encoder"] = 2_955_808 - sum(parts.values())
+    for part, number in parts.items():
+        assert f"{part} {number:,} 个" in out
+    assert "float32" in out
+
+
+def test_official_file_is_recognised_by_its_hash(capsys, file, monkeypatch):
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    row = OfficialFile("any.pth", file.stat().st_size, "", sha256)
+    monkeypatch.setitem(OFFICIAL_FILES, "vit_l", row)
+    assert "来源：是官方的 vit_l" in verify(capsys, file)
+
+
+def test_half_precision(capsys, state, tmp_path):
+    path = tmp_path / "half.pth"
+    torch.save({k: v.bfloat16() for k, v in state.items()}, path)
+    assert "张量：230 个，bfloat16" in verify(capsys, path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_not_finite(capsys, state, tmp_path, value):
+    tensor = state[KEY].clone()
+    tensor[0, 3] = value
+    torch.save(state | {KEY: tensor}, tmp_path / "bad.pth")
+    err = rejects(capsys, tmp_path / "bad.pth")
+    assert KEY in err and "NaN" in err
+
+
+@pytest.mark.parametrize("fault", ["missing", "extra", "shape"])
+def test_names_and_shapes(capsys, state, tmp_path, fault):
+    bad = dict(state)
+    if fault == "missing":
+        del bad[KEY]
+    else:
+        bad[KEY if fault == "shape" else "stranger"] = torch.zeros(2, 3)
+    torch.save(bad, tmp_path / "bad.pth")
+    err = rejects(capsys, tmp_path / "bad.pth")
+    assert ("stranger" if fault == "extra" else KEY) in err
+
+
+@pytest.mark.parametrize("what", ["half", "page", "empty", "code", "other", "none"])
+def test_files_that_are_no_weights(capsys, file, tmp_path, what):
+    class Trap:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "executed",)
+
+    path = tmp_path / "bad.pth"
+    contents = {
+        "half": file.read_bytes()[: file.stat().st_size // 2],
+        "page": b"<!DOCTYPE html><title>login</title>",
+        "empty": b"",
+        "code": pickle.dumps({"a": Trap()}, protocol=2),
+    }
+    if what in contents:
+        path.write_bytes(contents[what])
+    elif what == "other":
+        torch.save({"a": torch.zeros(3)}, path)
+    rejects(capsys, path)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_official_name_not_downloaded_yet(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SAM_LITE_HOME", str(tmp_path))
+    assert cli.main(["verify", "vit_b"]) == 1
+    assert "还没有 vit_b" in capsys.readouterr().err
