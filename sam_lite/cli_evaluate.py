@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
-from . import cli_model, evaluation, viz
+from . import cli_model, evaluation
+from .atomic import atomic_file, check_writable
 from .cli_parser import count, seed
+from .errors import SamLiteError
 from .extras import require
+from .interrupts import Interrupts
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,21 +29,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def evaluate(args: argparse.Namespace) -> None:
-    """打分，印出表格；给了 ``--json`` 就另存一份。"""
+    """打分，印出表格；给了 ``--json`` 就另存一份。
+
+    Ctrl-C 和 SIGTERM：说出打完了几个场景，什么文件也不写，退出码 130 和 143。
+    """
     if args.json is not None:
-        viz.check_writable(args.json)
+        check_writable(args.json)
     evaluation.eval_seeds(args.scenes, args.seed)
     sam = cli_model.load_predictor(args).model
     start = time.perf_counter()
-    with require("tqdm", "显示进度").tqdm(total=args.scenes, desc="评测") as bar:
-        result = evaluation.evaluate(
-            sam, args.scenes, args.seed, click=args.click, progress=bar.update
-        )
+    tqdm = require("tqdm", "显示进度").tqdm
+    with Interrupts(patient=False) as stop, tqdm(total=args.scenes, desc="评测") as bar:
+        try:
+            result = evaluation.evaluate(
+                sam, args.scenes, args.seed, click=args.click, progress=bar.update
+            )
+        except KeyboardInterrupt:
+            bar.close()
+            print(
+                f"sam-lite：停下了，{args.scenes} 个场景打完了 {bar.n} 个，"
+                "什么文件也没写。分数要打完才算，再来一次从头打；嫌久就少打几个（--scenes）。",
+                file=sys.stderr,
+            )
+            raise SystemExit(stop.exit_code) from None
     name = cli_model.model_name(args)
     print(f"模型 {name}，种子 {args.seed}，{args.scenes} 个场景", end="，")
     print(f"用时 {time.perf_counter() - start:.0f} s")
     print(evaluation.format_table(result))
     if args.json is not None:
-        text = json.dumps({"model": name} | result, ensure_ascii=False, indent=2)
-        viz.write_atomic(args.json, (text + "\n").encode())
-        print(f"写好了 {args.json}")
+        write_json(args.json, {"model": name} | result)
+
+
+def write_json(path: Path, result: dict[str, Any]) -> None:
+    """把全部数字写成 JSON；写不了就印出来，再报错：分数不能白打。"""
+    text = json.dumps(result, ensure_ascii=False, indent=2) + "\n"
+    try:
+        with atomic_file(path) as file:
+            file.write(text.encode())
+    except SamLiteError as error:
+        print(text)
+        raise SamLiteError(f"{error}全部数字印在上面了。") from error
+    print(f"写好了 {path}")

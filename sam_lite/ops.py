@@ -3,11 +3,13 @@
 模型的各章模块只管讲清楚计算；后端之间的差别都收在这里，读模型时可以跳过本文件。
 """
 
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch.overrides import TorchFunctionMode
 
 _sdpa: Any = None
 # OneFlow 的 mock_torch 下取不存在的名字会抛错，hasattr 也不例外，所以用 suppress
@@ -49,6 +51,30 @@ def attention_fused(
 
     不必另存整张分数表；不过 bias 不为 None 时，它自己就有分数表那么大。"""
     return _sdpa(q, k, v, attn_mask=bias, scale=scale)
+
+
+class NoInitialization(TorchFunctionMode):
+    """跳过 ``nn.init`` 的初始化，张量原样交回。"""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """遇到初始化就什么也不做，别的照常。"""
+        kwargs = kwargs or {}
+        in_place = (torch.Tensor.normal_, torch.Tensor.uniform_)
+        if getattr(func, "__module__", "") == "torch.nn.init" or func in in_place:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
+@contextmanager
+def shapes_only() -> Iterator[None]:
+    """在这段时间里造的模型只有形状，没有数：不占内存，也不花时间随机初始化。
+
+    光在 meta 设备上造还不够：头一次在那里随机初始化，torch 要导入几百个模块，花一秒多。
+    """
+    with torch.device("meta"), NoInitialization():
+        yield
 
 
 def layer_norm_channels_first(

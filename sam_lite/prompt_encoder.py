@@ -29,7 +29,7 @@ class PositionEmbeddingRandom(nn.Module):
         # 不训练，但要随权重保存：换一个矩阵，学到的一切就对不上了
         self.register_buffer(
             "positional_encoding_gaussian_matrix",
-            scale * torch.randn((2, num_pos_feats)),
+            nn.init.normal_(torch.empty(2, num_pos_feats), std=scale),
         )
 
     def _pe_encoding(self, coords: torch.Tensor) -> torch.Tensor:

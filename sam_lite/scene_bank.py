@@ -5,15 +5,22 @@
 """
 
 import json
-from collections.abc import Iterator
+import math
+import os
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack
+from io import FileIO
 from pathlib import Path
 
 import numpy as np
 
+from .atomic import atomic_file, reason, sweep, sync_folder
 from .errors import SamLiteError
 from .scenes import make_scenes
+from .training_files import check_room, folder_lock, make_folder
 
 MAX_LABELS = 41  # 背景 0，加上最多 40 个物体
+COMMIT_EVERY = 32  # 每画这么多张，落到磁盘上一次，再记“画好了”
 
 
 class SceneBank:
@@ -28,7 +35,8 @@ class SceneBank:
         count: 至少要多少张场景；已有的更多时全都用上。
         size: 边长，像素；first_seed: 第一张场景的种子。
 
-    错误：目录里的素材库边长或种子不同、张数不够、文件损坏时抛 SamLiteError。
+    错误：目录里的素材库边长或种子不同、张数不够、文件损坏、别的进程正在画、写不了时
+    抛 SamLiteError。
     """
 
     def __init__(
@@ -38,7 +46,10 @@ class SceneBank:
         self.first_seed = first_seed
         card = self.directory / "bank.json"
         if not card.exists():
-            self._create(card, {"count": count, "size": size, "first_seed": first_seed})
+            make_folder(self.directory)
+            with folder_lock(self.directory, "画场景"):
+                wanted = {"count": count, "size": size, "first_seed": first_seed}
+                self._create(card, wanted)
         try:
             found = json.loads(card.read_text(encoding="utf-8"))
             same = found["size"] == size and found["first_seed"] == first_seed
@@ -51,35 +62,48 @@ class SceneBank:
                 f"种子从 {found['first_seed']} 起；要的是 {count} 张、边长 {size}、"
                 f"种子从 {first_seed} 起。换一个目录，或删掉它重画。"
             )
-        self.images = self._open("images")
-        self.labels = self._open("labels")
-        self.parents = self._open("parents")
+        self._open(found["count"], size)
 
     def _create(self, card: Path, wanted: dict[str, int]) -> None:
-        """新建三个空文件，最后才写 bank.json：断在中间就等于没建。"""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        N, S = wanted["count"], wanted["size"]
-        shapes = {
-            "images": (N, S, S, 3),
-            "labels": (N, S, S),
-            "parents": (N, MAX_LABELS),
-        }
-        for name, shape in shapes.items():
-            path = self.directory / f"{name}.npy"
-            if path.exists():
+        """新建三个空文件，最后才有 bank.json：断在中间，下次重建。"""
+        if card.exists():  # 别的进程刚建好
+            return
+        shapes = bank_shapes(wanted["count"], wanted["size"])
+        paths = {name: self.directory / f"{name}.npy" for name in shapes}
+        making = self.directory / "bank.making"  # 有它，说明下面几个文件是自己的半成品
+        for path in paths.values():
+            if path.exists() and not making.exists():
                 raise SamLiteError(f"{path} 已经在了，却没有 bank.json。换一个空目录。")
-            np.lib.format.open_memmap(path, "w+", dtype=np.uint8, shape=shape)
-        card.write_text(json.dumps(wanted), encoding="utf-8")
+        for path in (making, *paths.values()):
+            sweep(path)
+        check_room(self.directory, sum(map(math.prod, shapes.values())), "场景")
+        with atomic_file(making) as file:
+            file.write(json.dumps(wanted).encode())
+        for name, path in paths.items():
+            with atomic_file(path) as file:  # 空洞文件：画到哪里，占到哪里
+                header = {"descr": "|u1", "fortran_order": False, "shape": shapes[name]}
+                np.lib.format.write_array_header_1_0(file, header)
+                file.truncate(file.tell() + math.prod(shapes[name]))
+        os.replace(making, card)
+        sync_folder(self.directory)
 
-    def _open(self, name: str) -> np.memmap:
-        path = self.directory / f"{name}.npy"
-        try:
-            return np.lib.format.open_memmap(path, mode="r+")
-        except (OSError, ValueError) as error:
-            raise SamLiteError(
-                f"素材库文件 {path} 缺失或已损坏（{type(error).__name__}）。"
-                "删掉整个目录再画一次。"
-            ) from error
+    def _open(self, count: int, size: int) -> None:
+        """按内存映射打开三个文件，只读；形状不对、文件缺失或残缺时抛 SamLiteError。"""
+        self.arrays: dict[str, np.memmap] = {}
+        for name, shape in bank_shapes(count, size).items():
+            path = self.directory / f"{name}.npy"
+            try:
+                array = np.lib.format.open_memmap(path, mode="r")
+                if array.shape != shape or array.dtype != np.uint8:
+                    raise ValueError(f"形状是 {array.shape}")
+            except (OSError, ValueError) as error:
+                raise SamLiteError(
+                    f"素材库文件 {path} 缺失或已损坏（{type(error).__name__}）。"
+                    "删掉整个目录再画一次。"
+                ) from error
+            self.arrays[name] = array
+        self.images, self.labels = self.arrays["images"], self.arrays["labels"]
+        self.parents = self.arrays["parents"]
 
     def __len__(self) -> int:
         """一共要多少张。"""
@@ -89,14 +113,88 @@ class SceneBank:
         """已经画好的场景的编号，从小到大。"""
         return np.flatnonzero(self.parents[:, 0])
 
-    def fill(self, workers: int | None = None) -> Iterator[int]:
-        """把没画好的画完；每画好一张，交出它的编号（好让调用者显示进度）。"""
-        todo = np.flatnonzero(self.parents[:, 0] == 0)
-        size = self.images.shape[1]
+    def missing_bytes(self) -> int:
+        """把没画的画完，磁盘上还要多少字节；事先占好的空间不算。"""
+        files = [(self.directory / f"{name}.npy").stat() for name in self.arrays]
+        holes = sum(
+            max(0, f.st_size - 512 * getattr(f, "st_blocks", f.st_size)) for f in files
+        )
+        each = sum(array[0].nbytes for array in self.arrays.values())
+        return min(holes, (len(self) - len(self.ready())) * each)
+
+    def fill(self, workers: int | None = None) -> Generator[int, None, None]:
+        """把没画好的画完；每画好一张，交出它的编号（好让调用者显示进度）。
+
+        中途停下，画好的都留着，下次接着画。错误：磁盘装不下、别的进程正在画这个
+        素材库、画的进程死了，抛 SamLiteError。
+        """
+        if len(self.ready()) == len(self):
+            return
+        with folder_lock(self.directory, "画场景"):
+            todo = np.flatnonzero(self.parents[:, 0] == 0)
+            check_room(self.directory, self.missing_bytes(), "场景还")
+            try:
+                yield from self._draw(todo, workers)
+            except (OSError, SamLiteError) as error:
+                text = f"{reason(error)}。" if isinstance(error, OSError) else error
+                raise SamLiteError(
+                    f"场景画到一半停了：{text}画好的 {len(self.ready())} 张都留着，"
+                    "解决之后同一条命令接着画。"
+                ) from error
+            finally:  # 写和映射走的不是同一条路，写完重新映射才保证看得到
+                self._open(len(self), self.images.shape[1])
+
+    def _draw(self, todo: np.ndarray, workers: int | None) -> Iterator[int]:
+        """画 ``todo`` 里的场景，一张张写进文件，一批批记“画好了”。
+
+        用普通的写，不经内存映射：磁盘满时映射的写会让进程当场崩溃，连话都说不出。
+        """
+        drawn: list[tuple[int, np.ndarray]] = []  # 写了、还没记“画好了”的
         seeds = [self.first_seed + int(i) for i in todo]
-        for i, scene in zip(todo, make_scenes(seeds, size, workers), strict=True):
-            self.images[i] = scene.image
-            self.labels[i] = scene.labels
-            self.parents[i, : len(scene.parents)] = scene.parents
-            self.parents[i, 0] = 1  # 最后才记“画好了”：断在前面就等于没画
-            yield int(i)
+        scenes = make_scenes(seeds, self.images.shape[1], workers)
+        with ExitStack() as stack:
+            files = {
+                name: stack.enter_context(
+                    open(self.directory / f"{name}.npy", "r+b", buffering=0)
+                )
+                for name in self.arrays
+            }
+            stack.callback(self._commit, files, drawn)
+            for i, scene in zip(todo.tolist(), scenes, strict=True):
+                put(files["images"], self.images, i, scene.image)
+                put(files["labels"], self.labels, i, scene.labels)
+                row = np.zeros(MAX_LABELS, np.uint8)
+                row[: len(scene.parents)] = scene.parents
+                row[0] = 1
+                drawn.append((i, row))
+                if len(drawn) == COMMIT_EVERY:
+                    self._commit(files, drawn)
+                yield i
+
+    def _commit(
+        self, files: dict[str, FileIO], drawn: list[tuple[int, np.ndarray]]
+    ) -> None:
+        """先让图落到磁盘上，再记“画好了”：断在前面就等于没画。"""
+        for name in ("images", "labels"):
+            os.fsync(files[name].fileno())
+        for i, row in drawn:
+            put(files["parents"], self.parents, i, row)
+        drawn.clear()
+        os.fsync(files["parents"].fileno())
+
+
+def put(file: FileIO, array: np.memmap, i: int, values: np.ndarray) -> None:
+    """把 ``values`` 写进 ``array`` 的文件里第 ``i`` 格。"""
+    file.seek(array.offset + i * array[0].nbytes)
+    rest = memoryview(values.tobytes())
+    while rest:  # 一次不一定写得完
+        rest = rest[file.write(rest) :]
+
+
+def bank_shapes(count: int, size: int) -> dict[str, tuple[int, ...]]:
+    """三个文件的名字和形状。"""
+    return {
+        "images": (count, size, size, 3),
+        "labels": (count, size, size),
+        "parents": (count, MAX_LABELS),
+    }

@@ -8,22 +8,24 @@
 最后加上相机的效果。只依赖 numpy 和 pillow。
 """
 
+import contextlib
 import io
 import itertools
 import math
 import multiprocessing
 import numbers
 import os
+import signal
 from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFilter
 
-from .errors import problem
+from .errors import SamLiteError, problem
 from .scene_looks import Studio, paint_background
 from .scene_objects import draw_group, draw_mixed
 from .scene_random import log_uniform, pick
@@ -176,10 +178,6 @@ def make_scenes(
     return _stream(iter(seeds), size, workers, options)
 
 
-def _make_chunk(seeds: list[int], size: int, options: dict) -> list[Scene]:
-    return [make_scene(seed, size, **options) for seed in seeds]
-
-
 def _stream(
     seeds: Iterator[int], size: int, workers: int, options: dict
 ) -> Iterator[Scene]:
@@ -187,22 +185,82 @@ def _stream(
         for seed in seeds:
             yield make_scene(seed, size, **options)
         return
+    crew: list[tuple[Any, Any]] = []  # 每个画手一个进程、一根管子
+    waiting: deque = deque()  # 按次序等着收货的管子
+    try:
+        for turn in itertools.count():
+            chunk = list(itertools.islice(seeds, CHUNK))
+            if chunk and len(crew) < workers:
+                crew.append(_hire(size, options))
+            if chunk:
+                pipe = crew[turn % workers][1]
+                _ask_alive(pipe.send, chunk)
+                waiting.append(pipe)
+            # 只预先派出有限的任务：取得慢时，画好的图不会堆满内存
+            while waiting and (not chunk or len(waiting) >= 3 * workers):
+                yield from _ask_alive(waiting.popleft().recv)
+            if not chunk:
+                return
+    finally:
+        for process, pipe in crew:
+            pipe.close()
+            process.kill()
+            process.join()
+
+
+def _hire(size: int, options: dict) -> tuple[Any, Any]:
+    """起一个画手，返回它的进程和管子。
+
+    不用 ProcessPoolExecutor：画手送图送到一半被杀（例如内存不够），它会永远等下去；
+    一人一根管子，人死了管子就断，马上知道。
+    """
     context = multiprocessing.get_context("spawn")  # 与 Windows 一致
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        waiting: deque = deque()
-        try:
-            while True:
-                # 只预先派出有限的任务：取得慢时，画好的图不会堆满内存
-                while len(waiting) < 3 * workers:
-                    chunk = list(itertools.islice(seeds, CHUNK))
-                    if not chunk:
-                        break
-                    waiting.append(pool.submit(_make_chunk, chunk, size, options))
-                if not waiting:
-                    return
-                yield from waiting.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_draw, args=(theirs, size, options), daemon=True)
+    with _interrupts_held():  # 子进程照抄此刻的屏蔽
+        process.start()
+    theirs.close()
+    return process, ours
+
+
+def _draw(pipe: Any, size: int, options: dict) -> None:
+    """子进程里：收一批种子，画好送回去；主进程没了，管子一断就退出。"""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C 由主进程料理
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            seeds = pipe.recv()
+            try:
+                answer: Any = [make_scene(seed, size, **options) for seed in seeds]
+            except Exception as error:  # 在主进程里抛
+                answer = error
+            pipe.send(answer)
+
+
+def _ask_alive(talk: Callable, *message: Any) -> Any:
+    """经管子说一句话，返回答复；画手死了，或它报错，就抛出来。"""
+    try:
+        answer = talk(*message)
+    except (EOFError, OSError) as error:
+        raise SamLiteError(
+            "画场景的进程意外死了，多半是内存不够：关掉别的程序，或用小些的 workers。"
+        ) from error
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """在 with 里屏蔽 Ctrl-C，出来再补上；Windows 没有屏蔽，什么也不做。"""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # 它启动时会解除屏蔽，所以先让它启动
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _check_options(

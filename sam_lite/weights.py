@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from . import ops
 from .atomic import atomic_file
 from .config import PRESETS, TINY, VIT_B, VIT_H, VIT_L, SamConfig
 from .errors import SamLiteError, problem
@@ -178,10 +179,10 @@ def sam_from_state(
 ) -> Sam:
     """按尺寸造一个模型，直接用 state 里的张量作参数；eval 模式，在 CPU 上。
 
-    模型先造在 meta 设备上，只有形状、没有数，省下随机初始化的时间；文件里的张量类型
-    正好时原样拿来用，不另占一份内存。
+    模型先造成只有形状的空壳，省下随机初始化的时间；文件里的张量类型正好时原样拿来
+    用，不另占一份内存。
     """
-    with torch.device("meta"):
+    with ops.shapes_only():
         sam = sam_from_config(config)
     check_fits(sam, state, path)
     ready = {name: tensor.to(dtype).contiguous() for name, tensor in state.items()}
