@@ -1,6 +1,7 @@
 """打开课程：把 `chapters/` 里的文件复制到 `my/`，再启动 JupyterLab。
 
-`my/` 里已有的文件一概不动，更新课程之后再运行一次，只会添上新的章节。
+`my/` 里已有的笔记本一概不动，更新课程之后再运行一次，只会添上新的章节；课程自己的
+工具、检查、术语表和答案（OURS）跟着课程更新。
 运行：`python chapters/start.py`；后面的参数原样交给 JupyterLab。
 """
 
@@ -12,16 +13,21 @@ from pathlib import Path
 CHAPTERS = Path(__file__).resolve().parent
 ROOT = CHAPTERS.parent
 SKIPPED = {"start.py", "__pycache__", ".ipynb_checkpoints"}
+OURS = {"course.py", "checks", "glossary.md", "solutions"}
 
 
 def copy_new(source: Path, target: Path) -> list[Path]:
-    """把 `source` 里有而 `target` 里没有的文件复制过去，返回它们的相对路径。"""
+    """把 `target` 里没有的、OURS 里变了的文件复制过去，返回它们的相对路径。"""
     added = []
     for path in sorted(source.rglob("*")):
         relative = path.relative_to(source)
         copy = target / relative
-        if path.is_dir() or SKIPPED & set(relative.parts) or copy.exists():
+        if path.is_dir() or SKIPPED & set(relative.parts):
             continue
+        if copy.exists():
+            ours = relative.parts[0] in OURS
+            if not ours or copy.read_bytes() == path.read_bytes():
+                continue
         copy.parent.mkdir(parents=True, exist_ok=True)
         part = copy.with_name(copy.name + ".part")
         shutil.copyfile(path, part)
@@ -34,7 +40,7 @@ def main() -> int:
     my = ROOT / "my"
     my.mkdir(exist_ok=True)
     added = copy_new(CHAPTERS, my)
-    print(f"新复制到 my/ 的文件：{len(added)} 个；已有的文件没有改动。")
+    print(f"复制到 my/ 的文件：{len(added)} 个；你的笔记本没有改动。")
     first = my / "00_quickstart.ipynb"
     if not first.exists():
         print("章节还在编写中，JupyterLab 会打开空的 my/。")

@@ -115,8 +115,10 @@ def decomposed_rel_pos(
     r_q = q.reshape(B, q_h, q_w, d)
     R_h = get_rel_pos(q_h, k_h, rel_pos_h)  # (qH, kH, d)
     R_w = get_rel_pos(q_w, k_w, rel_pos_w)  # (qW, kW, d)
-    rel_h = torch.einsum("bhwc,hkc->bhwk", r_q, R_h)  # (B, qH, qW, kH)
-    rel_w = torch.einsum("bhwc,wkc->bhwk", r_q, R_w)  # (B, qH, qW, kW)
+    # einsum 的结果在内存里不按这个次序放；趁还小先理顺，不然末尾的 reshape 要把整张
+    # 分数表复制一遍
+    rel_h = torch.einsum("bhwc,hkc->bhwk", r_q, R_h).contiguous()  # (B, qH, qW, kH)
+    rel_w = torch.einsum("bhwc,wkc->bhwk", r_q, R_w).contiguous()  # (B, qH, qW, kW)
     bias = rel_h[:, :, :, :, None] + rel_w[:, :, :, None, :]  # (B, qH, qW, kH, kW)
     return bias.reshape(B, q_h * q_w, k_h * k_w)
 

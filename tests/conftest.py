@@ -1,6 +1,10 @@
 """所有测试共用：固定随机种子、小模型，末尾打印与官方实现的最大相对误差。"""
 
+import contextlib
+import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 import pytest
 import torch
@@ -15,6 +19,24 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def _fixed_seed() -> None:
     torch.manual_seed(0)
+
+
+@contextlib.contextmanager
+def without_privilege() -> Iterator[None]:
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.fixture
+def ordinary_user() -> Callable[[], AbstractContextManager[None]]:
+    """``with ordinary_user():`` 里是普通用户；root 不受文件权限约束，测不出来。"""
+    return without_privilege
 
 
 @pytest.fixture

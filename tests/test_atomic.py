@@ -2,7 +2,9 @@
 
 import errno
 import os
+import tempfile
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -93,16 +95,14 @@ def test_folders_missing_folders_and_devices_are_refused(tmp_path):
             check_writable(path)
 
 
-@pytest.mark.skipif(
-    not hasattr(os, "geteuid") or not os.geteuid(), reason="root 都能写"
-)
-def test_a_folder_without_permission_is_told_beforehand(tmp_path):
-    tmp_path.chmod(0o500)
-    try:
-        with pytest.raises(SamLiteError, match="没有权限写"):
-            check_writable(tmp_path / "a.bin")
-    finally:
-        tmp_path.chmod(0o700)
+@pytest.mark.skipif(os.name == "nt", reason="Windows 的权限是另一套")
+def test_a_folder_without_permission_is_told_beforehand(ordinary_user):
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o555)
+        with ordinary_user(), pytest.raises(SamLiteError, match="没有权限"):
+            check_writable(Path(folder) / "a.bin")
+        assert os.listdir(folder) == []
+        os.chmod(folder, 0o755)
 
 
 def test_check_writable_leaves_no_trace(tmp_path, monkeypatch):

@@ -1,9 +1,7 @@
 """嵌入存成文件、读回来：结果相同；对不上的、坏了的一律是中文错误，状态不变。"""
 
-import contextlib
 import os
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -225,28 +223,15 @@ def test_bad_path(predictor: SamPredictor, value) -> None:
         predictor.save_embedding(value)
 
 
-@contextlib.contextmanager
-def without_privilege() -> Iterator[None]:
-    """root 不受权限位约束：这一段里换成普通用户。"""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows 的权限是另一套")
-def test_no_permission(predictor: SamPredictor, path: Path) -> None:
+def test_no_permission(predictor: SamPredictor, path: Path, ordinary_user) -> None:
     path.chmod(0)
-    with without_privilege():
+    with ordinary_user():
         refuses(predictor, path, "没有权限")
     path.chmod(0o600)
     path.parent.chmod(0o500)
     try:
-        with without_privilege(), pytest.raises(SamLiteError, match="写不了|没有权限"):
+        with ordinary_user(), pytest.raises(SamLiteError, match="写不了|没有权限"):
             predictor.save_embedding(path)
     finally:
         path.parent.chmod(0o700)

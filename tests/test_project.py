@@ -152,7 +152,7 @@ def test_ci_runs_make_test():
     assert ".ci/run" in [s.get("run") for s in workflow["jobs"]["test"]["steps"]]
 
 
-def test_start_copies_once_and_never_overwrites(tmp_path):
+def test_start_keeps_the_readers_notebooks_and_refreshes_ours(tmp_path):
     copy_new = runpy.run_path(str(ROOT / "chapters" / "start.py"))["copy_new"]
     source, my = tmp_path / "chapters", tmp_path / "my"
     (source / "solutions").mkdir(parents=True)
@@ -164,9 +164,11 @@ def test_start_copies_once_and_never_overwrites(tmp_path):
     (my / "00_a.ipynb").write_text("我的答案", "utf-8")
     (source / "00_a.ipynb").write_text("更新了", "utf-8")
     (source / "01_b.ipynb").write_text("新的一章", "utf-8")
+    (source / "course.py").write_text("修好了", "utf-8")
 
-    assert copy_new(source, my) == [Path("01_b.ipynb")]
+    assert copy_new(source, my) == [Path("01_b.ipynb"), Path("course.py")]
     assert (my / "00_a.ipynb").read_text("utf-8") == "我的答案"
+    assert (my / "course.py").read_text("utf-8") == "修好了"
     assert {p.relative_to(my) for p in my.rglob("*") if p.is_file()} == kept | {
         Path("01_b.ipynb")
     }

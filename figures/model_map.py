@@ -1,0 +1,152 @@
+"""整个模型的地图：从照片到掩码，箭头上写着形状（以 vit_b 为例）。
+
+每一章一张，这一章的部件点亮，标着“你在这里”；model_map.svg 全部点亮。
+"""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from style import (
+    BLUE,
+    BLUE_LIGHT,
+    GREEN,
+    GREEN_LIGHT,
+    GREY_LIGHT,
+    LINE,
+    MUTED,
+    ORANGE,
+    ORANGE_LIGHT,
+    RED,
+    arrow,
+    box,
+    label,
+    new_figure,
+    save_all,
+)
+
+# 部件：名字、哪一章、左下角 x、y、宽、高、深色、浅色
+Part = tuple[str, tuple[int, ...], float, float, float, float, str, str]
+TOP, LOW = 2.7, 0.95
+PARTS: list[Part] = [
+    ("预处理\n缩放、补边", (1,), 1.35, TOP, 1.05, 0.75, BLUE, BLUE_LIGHT),
+    ("图像块嵌入\n+ 位置编码", (2,), 3.35, TOP, 1.15, 0.75, BLUE, BLUE_LIGHT),
+    ("12 个 Block", (3, 4, 5), 5.4, TOP - 0.28, 1.75, 1.3, BLUE, BLUE_LIGHT),
+    ("颈部\n两层卷积", (5,), 7.85, TOP, 0.95, 0.75, BLUE, BLUE_LIGHT),
+    ("提示编码器", (6,), 3.35, LOW - 0.5, 1.3, 1.15, ORANGE, ORANGE_LIGHT),
+    ("双向\nTransformer", (7,), 7.72, LOW - 0.3, 1.2, 0.75, GREEN, GREEN_LIGHT),
+    ("上采样、超网络\nIoU 头", (8,), 9.45, LOW - 0.3, 1.3, 0.75, GREEN, GREEN_LIGHT),
+    ("后处理\n放大、裁剪", (9,), 11.85, LOW - 0.3, 1.05, 0.75, BLUE, BLUE_LIGHT),
+]
+INNER = [("注意力", 3), ("窗口", 4)]  # Block 里的两样，各有一章
+ALL = tuple(range(1, 12))
+
+
+def model_map(lit: tuple[int, ...]) -> Figure:
+    """画一张地图，lit 是要点亮的章号。"""
+    figure, axes = new_figure(14.15, 4.35)
+    for text, chapters, x, y, width, height, line, fill in PARTS:
+        on = bool(set(chapters) & set(lit))
+        color = line if on else MUTED
+        style = {"line": color, "fill": fill if on else GREY_LIGHT}
+        tall = "12 个" in text
+        box(axes, x, y, width, height, "" if tall else text, **style, size=9.5)
+        if tall:
+            label(axes, x + width / 2, y + 0.17, text, size=9.5, color=color)
+            for i, (inner, chapter) in enumerate(INNER):
+                inside = chapter in lit or 5 in lit
+                box(
+                    axes,
+                    x + 0.12 + i * 0.78,
+                    y + 0.38,
+                    0.72,
+                    0.7,
+                    inner,
+                    line=line if inside else MUTED,
+                    fill="#ffffff" if inside else GREY_LIGHT,
+                    size=9,
+                )
+            names = f"第 {chapters[0]}–{chapters[-1]} 章"
+        else:
+            names = f"第 {chapters[0]} 章"
+        label(axes, x + width / 2, y - 0.14, names, size=7.5, color=color)
+    draw_flow(figure.axes[0])
+    draw_frames(figure.axes[0])
+    if lit != ALL:
+        draw_here(figure.axes[0], lit)
+    return figure
+
+
+def draw_flow(axes) -> None:
+    """照片、提示、掩码，和写着形状的箭头。"""
+    middle, low = TOP + 0.375, LOW + 0.075
+    box(axes, 0.15, TOP, 0.8, 0.75, "照片", line=MUTED, fill="#ffffff", size=9.5)
+    label(axes, 0.55, TOP - 0.14, "高×宽×3", size=7.5, color=MUTED)
+    flow(axes, (0.95, middle), (1.35, middle), "")
+    flow(axes, (2.4, middle), (3.35, middle), "1×3×1024\n×1024")
+    flow(axes, (4.5, middle), (5.4, middle), "1×64×64\n×768")
+    flow(axes, (7.15, middle), (7.85, middle), "1×64×64\n×768")
+    # 颈部 -> 图像嵌入 -> 解码器
+    arrow(axes, (8.32, TOP - 0.24), (8.32, LOW + 0.47))
+    label(axes, 8.42, 1.95, "图像嵌入 1×256×64×64", size=8, align="left")
+    for text, y in (("点、框", LOW + 0.3), ("掩码", LOW - 0.2)):
+        box(axes, 1.75, y, 0.95, 0.4, text, line=ORANGE, fill="#ffffff", size=9.5)
+        arrow(axes, (2.7, y + 0.2), (3.35, y + 0.2))
+    flow(axes, (4.65, LOW + 0.4), (7.72, LOW + 0.25), "稀疏嵌入 1×N×256", 0.16)
+    flow(axes, (4.65, LOW - 0.2), (7.72, LOW - 0.1), "稠密嵌入 1×256×64×64", -0.2)
+    flow(axes, (8.92, low), (9.45, low), "")
+    flow(axes, (10.75, low), (11.85, low), "1×3×\n256×256")
+    label(axes, 11.42, LOW - 0.2, "和 3 个\n预测的 IoU", size=8, color=MUTED)
+    flow(axes, (12.9, low), (13.25, low), "")
+    box(
+        axes, 13.25, LOW - 0.3, 0.75, 0.75, "掩码", line=MUTED, fill="#ffffff", size=9.5
+    )
+    label(axes, 13.62, LOW - 0.44, "3×高×宽", size=7.5, color=MUTED)
+
+
+def flow(axes, start, end, shape: str, up: float = 0.26) -> None:
+    """一支箭头，形状写在它旁边。"""
+    arrow(axes, start, end)
+    x, y = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2
+    label(axes, x, y + up, shape, size=8)
+
+
+def draw_frames(axes) -> None:
+    """虚线框出两大部分。"""
+    for text, x, y, width, height, above in (
+        ("图像编码器：每张照片只算一次", 3.22, 2.15, 5.8, 1.95, True),
+        ("掩码解码器：每个提示算一次", 7.45, 0.32, 3.55, 1.35, False),
+    ):
+        outline = Rectangle((x, y), width, height, fc="none", ec=LINE, lw=1)
+        outline.set_linestyle((0, (4, 3)))
+        axes.add_patch(outline)
+        place = y + height + 0.12 if above else y - 0.13
+        label(axes, x + 0.05, place, text, size=8, color=MUTED, align="left")
+
+
+def draw_here(axes, lit: tuple[int, ...]) -> None:
+    """在第一个点亮的部件上方标“你在这里”；Block 里的两样，箭头指到里面。"""
+    for _, chapters, x, y, width, height, *_ in PARTS:
+        if not set(chapters) & set(lit):
+            continue
+        inner = [i for i, (_, chapter) in enumerate(INNER) if chapter in lit]
+        if inner and len(chapters) > 1:
+            centre, tip = x + 0.48 + inner[0] * 0.78, y + 1.1
+        else:
+            centre, tip = x + width / 2, y + height + 0.04
+        top = y + height + 0.36
+        arrow(axes, (centre, top), (centre, tip), color=RED, weight=2)
+        label(axes, centre + 0.1, top - 0.08, "你在这里", color=RED, align="left")
+        return
+
+
+def main() -> None:
+    """全部点亮的一张，和各章各一张。"""
+    figures = {"model_map": model_map(ALL)}
+    for chapter in (1, 2, 3, 4, 5, 6, 7, 8, 9):
+        figures[f"model_map_{chapter:02d}"] = model_map((chapter,))
+    save_all(figures)
+
+
+if __name__ == "__main__":
+    main()

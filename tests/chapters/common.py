@@ -1,0 +1,97 @@
+"""章节测试共用：读笔记本、取部件、检查练习的三种答案。"""
+
+import contextlib
+import io
+import json
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+CHAPTERS = ROOT / "chapters"
+sys.path.insert(0, str(CHAPTERS))
+
+import course  # noqa: E402
+
+NOTEBOOKS = sorted(CHAPTERS.glob("[0-9][0-9]_*.ipynb"))
+SOLUTIONS = sorted((CHAPTERS / "solutions").glob("[0-9][0-9]_*.ipynb"))
+
+
+@cache
+def cells(path: Path) -> list[dict[str, Any]]:
+    """笔记本的全部格子；source 接成一个字符串。"""
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    return [{**cell, "source": "".join(cell["source"])} for cell in notebook["cells"]]
+
+
+def tagged(path: Path, tag: str, exercise: str = "") -> list[dict[str, Any]]:
+    """有这个标签的格子；给了编号就只要那一题的。"""
+    return [
+        cell
+        for cell in cells(path)
+        if tag in cell["metadata"].get("tags", [])
+        and exercise in ("", cell["metadata"].get("exercise"))
+    ]
+
+
+def exercises(path: Path) -> list[str]:
+    """一章里全部练习的编号，按出现的次序。"""
+    return [cell["metadata"]["exercise"] for cell in tagged(path, "exercise")]
+
+
+def chapter(stem: str) -> Path:
+    return CHAPTERS / f"{stem}.ipynb"
+
+
+def solution(stem: str) -> Path:
+    return CHAPTERS / "solutions" / f"{stem}.ipynb"
+
+
+@cache
+def namespace(stem: str) -> dict[str, Any]:
+    """做题时手边有的名字：那一章开头的导入，和正文里定义的一切。用前先复制。"""
+    definitions, imports = course.read_definitions(chapter(stem))
+    found: dict[str, Any] = {}
+    for name in definitions:
+        found[name] = course.from_chapter(stem, name)
+    for node in imports:
+        import ast
+
+        exec(compile(ast.Module([node], []), stem, "exec"), found)
+    return found
+
+
+def verdict(stem: str, exercise: str, source: str) -> str:
+    """先执行 source（一份答案），再执行那一题的检查格，返回它印出的话。"""
+    import linecache
+
+    found = dict(namespace(stem))
+    name = f"<{exercise}-{abs(hash(source))}>"
+    # 检查要看答案的源代码（是不是还空着），所以登记到 linecache 里
+    linecache.cache[name] = (len(source), None, source.splitlines(True), name)
+    exec(compile(source, name, "exec"), found)
+    (check,) = tagged(chapter(stem), "check", exercise)
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        exec(compile(check["source"], "check", "exec"), found)
+    return out.getvalue()
+
+
+def assert_verdicts(stem: str, wrong: dict[str, list[tuple[str, str]]]) -> None:
+    """每一题：空着的报未作答，典型的错误答案得到对的提示，答案通过。
+
+    参数：
+        wrong: 编号 -> 几个（错误答案的代码，提示里要有的话）。
+    """
+    ids = exercises(chapter(stem))
+    assert set(wrong) == set(ids), "每一题都要有典型的错误答案"
+    for exercise in ids:
+        (stub,) = tagged(chapter(stem), "exercise", exercise)
+        assert "未作答" in verdict(stem, exercise, stub["source"]), exercise
+        for source, hint in wrong[exercise]:
+            said = verdict(stem, exercise, source)
+            assert "不对" in said and hint in said, f"{exercise}：{said}"
+        (answer,) = tagged(solution(stem), "solution", exercise)
+        said = verdict(stem, exercise, answer["source"])
+        assert "通过" in said, f"{exercise}：{said}"

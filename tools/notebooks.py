@@ -1,0 +1,95 @@
+"""维护笔记本：运行、清理，记下输出是由哪些格子算出来的。
+
+用法：python tools/notebooks.py chapters/04_windows.ipynb …（不写文件就做全部）
+
+每个笔记本在自己的文件夹里从头运行一遍，存回原处：不留时间、不留控件的状态，同样的
+格子每次存下的文件一样。全部代码格的哈希记在 ``metadata.sources`` 里，测试靠它查输出
+有没有过时。
+"""
+
+import hashlib
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).resolve().parent.parent
+CHAPTERS = ROOT / "chapters"
+
+
+def sources_hash(notebook: nbformat.NotebookNode) -> str:
+    """全部代码格的 SHA-256，输出和说明文字不算。"""
+    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    return hashlib.sha256("\n\x00".join(code).encode()).hexdigest()
+
+
+def execute(path: Path) -> float:
+    """运行一个笔记本并存回去，返回秒数；有格子出错就抛错，文件不动。"""
+    notebook = nbformat.read(path, as_version=4)
+    start = time.perf_counter()
+    NotebookClient(
+        notebook,
+        timeout=240,
+        kernel_name="python3",
+        record_timing=False,
+        store_widget_state=False,
+        resources={"metadata": {"path": str(path.parent)}},
+    ).execute()
+    seconds = time.perf_counter() - start
+    clean(notebook)
+    text = nbformat.writes(notebook)
+    part = path.with_name(path.name + ".part")
+    part.write_text(text + "\n" if not text.endswith("\n") else text, encoding="utf-8")
+    part.replace(path)
+    return seconds
+
+
+def clean(notebook: nbformat.NotebookNode) -> None:
+    """只留课程用得着的元数据；连着的几段打印合成一段，免得每次断在不同的地方。"""
+    notebook.metadata = nbformat.from_dict(
+        {
+            "kernelspec": {
+                "display_name": "Python 3",
+                "language": "python",
+                "name": "python3",
+            },
+            "language_info": {"name": "python"},
+            "sources": sources_hash(notebook),
+        }
+    )
+    for number, cell in enumerate(notebook.cells):
+        keep = {k: v for k, v in cell.metadata.items() if k in ("tags", "exercise")}
+        cell.metadata = nbformat.from_dict(keep)
+        cell.id = f"cell-{number:03d}"
+        if cell.cell_type == "code":
+            cell.outputs = merge_streams(cell.outputs)
+
+
+def merge_streams(outputs: list) -> list:
+    """把同一条流里相邻的输出接起来。"""
+    merged: list = []
+    for output in outputs:
+        last = merged[-1] if merged else None
+        stream = output.output_type == "stream"
+        if stream and last and last.get("name") == output.name:
+            last.text += output.text
+        else:
+            merged.append(output)
+    return merged
+
+
+def main() -> None:
+    """逐个运行，印出秒数。"""
+    paths = [Path(name) for name in sys.argv[1:]] or [
+        *sorted(CHAPTERS.glob("*.ipynb")),
+        *sorted((CHAPTERS / "solutions").glob("*.ipynb")),
+    ]
+    for path in paths:
+        print(f"{path} …", end=" ", flush=True)
+        print(f"{execute(path):.1f} s")
+
+
+if __name__ == "__main__":
+    main()
