@@ -136,6 +136,8 @@ def roll_hint(x, got, shift: int, case: str) -> str:
         return f"忘了滚回去：{case}。"
     if torch.equal(got, x.roll((-2 * shift, -2 * shift), dims=(1, 2))):
         return f"滚回去的方向反了，又往左上滚了一次：{case}。"
+    if torch.equal(got, x + x):
+        return "多加了残差：这里只要注意力那一支，不把 x 加回来。"
     return f"滚出去和滚回来没有抵消：{case}，注意力原样返回时，输出要等于输入。"
 
 
@@ -152,7 +154,9 @@ def direction_hint(x, got, w: int, shift: int, case: str) -> str:
             return hint
     if torch.equal(got, x):
         return "没有用上 attn：把切好的窗口交给它。"
-    return f"窗口切的地方不对：{case}，先滚，再切（补零在滚之后）。"
+    return (
+        f"窗口切的地方不对：{case}，先滚，再切（补零在滚之后），roll 要给 dims=(1, 2)。"
+    )
 
 
 def ex_04_5(answer) -> None:

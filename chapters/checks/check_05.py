@@ -61,6 +61,8 @@ def count_hint(n: int, side: int, name: str) -> str:
         return f"{name}的相对位置表每行只有一个头那么宽，64，不是 768。"
     if n in (BODY + 2 * side * 64, BODY + 4 * side * 64, BODY + 2 * side * side * 64):
         return f"{name}的相对位置表不是 {rows} 行：距离从 -{side - 1} 到 {side - 1}。"
+    if n == BODY - 3 * C + tables:
+        return f"{name}的 qkv 忘了偏置，3 × 768 个。"
     if n == 12 * C * C + 4 * C + tables:
         return f"{name}忘了线性层的偏置。"
     if n == BODY - 4 * C + tables:
@@ -155,12 +157,15 @@ def ex_05_3(answer) -> None:
 def half_hint(maps, weight, bias, got, case: str) -> str:
     """颈部前两步错在哪里。"""
     out = (maps.shape[-1],)
+    centred = maps - maps.mean(-1, keepdim=True)
+    unbiased = centred / (maps.var(-1, keepdim=True) + 1e-6).sqrt() * weight + bias
     mistakes = {
         "忘了规范化": maps,
         "忘了 weight 和 bias": F.layer_norm(maps, out, eps=1e-6),
         "忘了 bias": F.layer_norm(maps, out, weight, None, 1e-6),
         "忘了 weight": F.layer_norm(maps, out, None, bias, 1e-6),
         "eps 应该是 1e-6，不是默认的 1e-5": F.layer_norm(maps, out, weight, bias),
+        "var() 要 unbiased=False，除以 n，不是 n - 1": unbiased,
     }
     for words, wrong in mistakes.items():
         if same(got, wrong.permute(0, 3, 1, 2)):

@@ -92,8 +92,12 @@ WRONG = {
             shift("x.roll(-shift, dims=2)", "out.roll(shift, dims=2)"),
             "只滚了宽",
         ),
+        (
+            shift(OUT.replace("x.", "(x0 := x)."), BACK + " + x0"),
+            "多加了残差",
+        ),
         (shift(OUT, BACK, attend="windows"), "没有用上 attn"),
-        (shift("x.roll(-shift)", "out.roll(shift)"), "窗口切的地方不对"),
+        (shift("x.roll(-shift)", "out.roll(shift)"), "要给 dims"),
     ],
     "ex-04-5": [
         ("cheapest = (10, 4900)", "只数了分数表"),

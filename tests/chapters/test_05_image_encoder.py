@@ -150,6 +150,13 @@ def layer_norm(weight="neck[1].weight", bias="neck[1].bias", eps=", 1e-6") -> st
     return f"x = F.layer_norm(x, x.shape[-1:], {weight}, {bias}{eps})"
 
 
+BY_HAND = (
+    "x = x - x.mean(-1, keepdim=True)",
+    "x = x / (x.var(-1, keepdim=True) + 1e-6).sqrt()",
+    "x = x * neck[1].weight + neck[1].bias",
+)
+
+
 def truth(*values: bool) -> str:
     keys = ("全部乘 10", "全部加 5", "每个通道加一个各自的数", "每一格乘一个各自的正数")
     return f"unchanged = {dict(zip(keys, values, strict=True))}"
@@ -178,6 +185,7 @@ WRONG = {
         (f"sizes = ({BODY + 2 * 27 * 768}, {LARGE})", "一个头那么宽"),
         (f"sizes = ({SMALL}, {BODY + 2 * 128 * 64})", "不是 127 行"),
         (f"sizes = ({SMALL}, {BODY + 2 * 64 * 64})", "不是 127 行"),
+        (f"sizes = ({SMALL - 3 * 768}, {LARGE - 3 * 768})", "qkv 忘了偏置"),
         (f"sizes = ({SMALL - 9 * 768}, {LARGE - 9 * 768})", "线性层的偏置"),
         (f"sizes = ({SMALL - 4 * 768}, {LARGE - 4 * 768})", "忘了两个规范化"),
         (f"sizes = ({SMALL - 2 * 768}, {LARGE - 2 * 768})", "每个有 weight 和 bias"),
@@ -228,6 +236,7 @@ WRONG = {
         (half(MATRIX, layer_norm(bias="None")), "忘了 bias"),
         (half(MATRIX, layer_norm(weight="None")), "忘了 weight"),
         (half(MATRIX, layer_norm(eps="")), "1e-5"),
+        (half(MATRIX, *BY_HAND), "unbiased=False"),
         (
             half(MATRIX, out="x.reshape(len(x), -1, *x.shape[1:3])"),
             "reshape",
