@@ -20,7 +20,8 @@ def ex_00_1(safe_iou) -> None:
         both = safe_iou(empty, empty)
     expect(not np.isnan(both), "两张都空时还是除以了零，得到 NaN：先看并集是不是 0。")
     expect(both == 1, f"两张都空时应是 1，你的是 {both}。")
-    expect(safe_iou(a, empty) == 0, "只有一张空：交集是 0，并集不是 0，应是 0。")
+    for pair in ((a, empty), (empty, a)):
+        expect(safe_iou(*pair) == 0, "只有一张空：交集是 0，并集不是 0，应是 0。")
 
 
 def ex_00_2(to_point) -> None:
@@ -39,11 +40,14 @@ def ex_00_3(tight_box) -> None:
     mask = np.zeros((7, 11), dtype=bool)
     mask[2:5, 3:9] = True
     mask[3, 6] = False  # 中间有个洞，不影响
-    box = tuple(int(v) for v in answered(tight_box(mask)))
-    expect(len(box) == 4, "要四个数：x0, y0, x1, y1。")
+    box = answered(tight_box(mask))
+    expect(np.shape(box) == (4,), "要四个数，只有一层括号：x0, y0, x1, y1。")
+    box = tuple(int(v) for v in box)
     expect(box != (2, 3, 4, 8), "x 和 y 弄反了：x 看有物体的列，y 看有物体的行。")
     expect(box != (3, 2, 9, 5), "右下角多了 1：要最后一个像素的坐标，不是它的下一个。")
     expect(box != (3, 8, 2, 4), "次序不对：先左上角 (x0, y0)，再右下角 (x1, y1)。")
+    wide = box in ((3, 2, 5, 2), (3, 2, 6, 3))
+    expect(not wide, "后两个数是宽和高：框的后两个数是右下角的坐标 (x1, y1)。")
     expect(box == (3, 2, 8, 4), f"应是 (3, 2, 8, 4)，你的是 {box}。")
 
 
@@ -53,7 +57,9 @@ def ex_00_4(choose) -> None:
     masks = rng.random((3, 5, 7)) > 0.5
     low_res = rng.normal(size=(3, 8, 8))
     scores = np.array([0.2, 0.9, 0.4])
-    mask, mask_input = answered(choose(masks, scores, low_res))
+    both = answered(choose(masks, scores, low_res))
+    expect(len(both) == 2, "要返回两样：掩码，和下一次的 mask_input。")
+    mask, mask_input = both
     expect(
         np.shape(mask) == (5, 7), f"掩码的形状应是 (5, 7)，你的是 {np.shape(mask)}。"
     )
@@ -69,11 +75,16 @@ def ex_00_4(choose) -> None:
 def ex_00_5(shapes) -> None:
     """三样东西的形状。"""
     expect(len(shapes) == 3, "要三个元组：masks、scores、low_res。")
+    for shape in shapes:
+        answered(shape)
     masks, scores, low_res = (tuple(s) if np.ndim(s) else (s,) for s in shapes)
     expect(masks != (1, 800, 600), "高和宽弄反了：数组的形状是 (高, 宽)。")
+    batch = "predict 的结果没有批量那一维，最前面是几张。"
+    expect(len(masks) != 4 and len(low_res) != 4, batch)
     expect(masks != (600, 800), "只要一张时，第一维也还在，是 1。")
     expect(masks[0] != 3, "multimask_output=False 只给一张，不是三张。")
     expect(masks == (1, 600, 800), f"masks 不对，你写的是 {masks}。")
     expect(scores == (1,), "scores 一张掩码一个数，形状是 (1,)。")
+    expect(low_res != (256, 256), "low_res 也留着第一维，只要一张时是 1。")
     expect(low_res != (1, 64, 64), "64 是图像嵌入的边长，低分辨率掩码是它的 4 倍。")
     expect(low_res == (1, 256, 256), f"low_res 不对，你写的是 {low_res}。")

@@ -16,6 +16,8 @@ SIZES = [((4, 7), 10), ((7, 4), 10), ((33, 97), 64), ((640, 427), 256)]
 
 def ex_01_1(answer: Sequence[int]) -> None:
     """3000×2000 的竖照片：1024×683，右边补 341 列。"""
+    if isinstance(answer, (np.ndarray, torch.Tensor)):
+        answer = answer.tolist()
     expect(
         isinstance(answer, Sequence) and len(answer) == 4,
         "要四个整数：高、宽、右、下。",
@@ -138,6 +140,7 @@ def ex_01_4(centered_coords: Callable[..., Any]) -> None:
         scale = np.array([new_w / w, new_h / h])
         shift = np.array([(side - new_w) // 2, (side - new_h) // 2])
         right = coords * scale + shift
+        rows = [coords[:, i] * scale[i] + shift[i] for i in (0, 1)]
         mistakes = {
             "没有平移：照片居中，左边和上边也有填充": coords * scale,
             "平移得太早：先缩放，再加填充的宽度": (coords + shift) * scale,
@@ -145,6 +148,11 @@ def ex_01_4(centered_coords: Callable[..., Any]) -> None:
             "平移了全部填充：左边和上边只有一半": coords * scale + 2 * shift,
             "填充的方向反了：点往右、往下移，要加": coords * scale - shift,
             "高和宽弄反了：x 用宽的倍数，y 用高的倍数": coords * scale[::-1] + shift,
+            "用了没取整的倍数：x、y 按取整后的宽、高各算一个": coords * side / max(h, w)
+            + shift,
+            "x 和 y 在最后一维：取 coords[..., 0]，不是 coords[:, 0]": np.stack(
+                rows, 1
+            ),
             "没有往下取整：左边补 (side - new_w) // 2 列": coords * scale
             + (side - np.array([new_w, new_h])) / 2,
         }

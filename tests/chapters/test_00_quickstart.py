@@ -14,6 +14,12 @@ WRONG = {
             "    return (a & b).sum() / (a | b).sum()",
             "只有一张空",
         ),
+        (
+            "def safe_iou(a, b):\n"
+            "    if a.sum() == 0:\n        return 1.0\n"
+            "    return (a & b).sum() / (a | b).sum()",
+            "只有一张空",
+        ),
     ],
     "ex-00-2": [
         ("def to_point(row, column):\n    return np.array([[row, column]])", "次序"),
@@ -30,6 +36,16 @@ WRONG = {
             "    return c.min(), r.min(), c.max() + 1, r.max() + 1",
             "多了 1",
         ),
+        (
+            "def tight_box(m):\n    r, c = np.nonzero(m)\n"
+            "    return c.min(), r.min(), np.ptp(c) + 1, np.ptp(r) + 1",
+            "宽和高",
+        ),
+        (
+            "def tight_box(m):\n    r, c = np.nonzero(m)\n"
+            "    return np.array([[c.min(), r.min(), c.max(), r.max()]])",
+            "一层括号",
+        ),
     ],
     "ex-00-4": [
         ("def choose(m, s, lo):\n    return m[0], lo[0][None]", "没有按分数挑"),
@@ -39,11 +55,14 @@ WRONG = {
             "    return m[i], lo[i][None] > 0",
             "logits",
         ),
+        ("def choose(m, s, lo):\n    return m[s.argmax()]", "两样"),
     ],
     "ex-00-5": [
         ("shapes = ((1, 800, 600), (1,), (1, 256, 256))", "高和宽弄反"),
         ("shapes = ((3, 600, 800), (3,), (3, 256, 256))", "只给一张"),
         ("shapes = ((1, 600, 800), (1,), (1, 64, 64))", "4 倍"),
+        ("shapes = ((1, 600, 800), (1,), (1, 1, 256, 256))", "批量"),
+        ("shapes = ((1, 600, 800), (1,), (256, 256))", "第一维"),
     ],
 }
 

@@ -93,6 +93,11 @@ def photo(h="h", w="w", cut=CUT, align="False", end="> 0"):
     return PHOTO.format(h=h, w=w, cut=cut, align=align, end=end)
 
 
+# 只对 (N, 2) 成立的写法
+FIRST_AXIS = """np.stack([
+        coords[:, 0] * new_w / original_size[1] + shift[0],
+        coords[:, 1] * new_h / original_size[0] + shift[1],
+    ], axis=1)"""
 MOVED = "resize.apply_coords(coords, original_size)"
 
 WRONG = {
@@ -143,6 +148,11 @@ WRONG = {
             CENTERED.format(value=MOVED + " + (side - np.array([new_w, new_h])) / 2"),
             "往下取整",
         ),
+        (
+            CENTERED.format(value="coords * (side / max(original_size)) + shift"),
+            "没取整的倍数",
+        ),
+        (CENTERED.format(value=FIRST_AXIS), "最后一维"),
         (CENTERED.format(value=MOVED + "[0]"), "形状"),
     ],
     "ex-01-5": [
