@@ -12,8 +12,9 @@ H, W = 2, 3  # 高宽不等，弄反了看得出来
 
 def ex_03_1(sizes) -> None:
     """官方 vit_b 的两种表的形状，和相对位置的总数。"""
-    expect(isinstance(sizes, tuple) and len(sizes) == 3, "要三项：两个形状、一个总数。")
-    *shapes, total = sizes
+    three = isinstance(sizes, tuple | list) and len(sizes) == 3
+    expect(three, "要三项：两个形状、一个总数。")
+    *shapes, total = (tuple(s) if isinstance(s, list) else s for s in sizes)
     for name, grid, shape in zip(("全局", "窗口"), (64, 14), shapes, strict=True):
         rows = 2 * grid - 1
         tip = f"{name}层的表"
