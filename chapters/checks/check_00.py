@@ -77,7 +77,9 @@ def ex_00_5(shapes) -> None:
     expect(len(shapes) == 3, "要三个元组：masks、scores、low_res。")
     for shape in shapes:
         answered(shape)
-    masks, scores, low_res = (tuple(s) if np.ndim(s) else (s,) for s in shapes)
+    comma = "(1) 只是整数 1：只有一项的元组要写逗号，(1,)。"
+    expect(not any(np.ndim(s) == 0 for s in shapes), comma)
+    masks, scores, low_res = (tuple(s) for s in shapes)
     expect(masks != (1, 800, 600), "高和宽弄反了：数组的形状是 (高, 宽)。")
     batch = "predict 的结果没有批量那一维，最前面是几张。"
     expect(len(masks) != 4 and len(low_res) != 4, batch)

@@ -34,7 +34,7 @@ def ex_03_1(sizes) -> None:
     expect(total != 12 * 2 * 127 * 64, "窗口层的表短得多，不能都按全局层算。")
     expect(total != 2 * (127 + 27) * 64, "忘了乘层数：4 层全局，8 层窗口。")
     expect(total != 2 * (8 * 127 + 4 * 27) * 64, "层数弄反了：4 层全局，8 层窗口。")
-    expect(total == 2 * one, f"总数不对：应是 {2 * one:,}，你的是 {total}。")
+    expect(total == 2 * one, "总数不对：行数乘一行的宽是一张表，每层两张，再按层数加。")
 
 
 def ex_03_2(merge_heads) -> None:
