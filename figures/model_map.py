@@ -1,12 +1,13 @@
 """整个模型的地图：从照片到掩码，箭头上写着形状（以 vit_b 为例）。
 
-每一章一张，这一章的部件点亮，标着“你在这里”；model_map.svg 全部点亮。
+每一章一张，这一章的部件点亮，标着“你在这里”；model_map.svg 全部点亮。第 10 章多画一个
+权重文件，第 11 章多画 predictor 的两半。
 """
 
 from __future__ import annotations
 
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Polygon, Rectangle
 from style import (
     BLUE,
     BLUE_LIGHT,
@@ -17,6 +18,8 @@ from style import (
     MUTED,
     ORANGE,
     ORANGE_LIGHT,
+    PURPLE,
+    PURPLE_LIGHT,
     RED,
     arrow,
     box,
@@ -42,8 +45,8 @@ INNER = [("注意力", 3), ("窗口", 4)]  # Block 里的两样，各有一章
 ALL = tuple(range(1, 12))
 
 
-def model_map(lit: tuple[int, ...]) -> Figure:
-    """画一张地图，lit 是要点亮的章号。"""
+def model_map(lit: tuple[int, ...], here: bool = True) -> Figure:
+    """画一张地图，lit 是要点亮的章号；here 为假时不标“你在这里”。"""
     figure, axes = new_figure(14.15, 4.35)
     for text, chapters, x, y, width, height, line, fill in PARTS:
         on = bool(set(chapters) & set(lit))
@@ -72,7 +75,7 @@ def model_map(lit: tuple[int, ...]) -> Figure:
         label(axes, x + width / 2, y - 0.14, names, size=7.5, color=color)
     draw_flow(figure.axes[0])
     draw_frames(figure.axes[0])
-    if lit != ALL:
+    if here and lit != ALL:
         draw_here(figure.axes[0], lit)
     return figure
 
@@ -134,10 +137,63 @@ def draw_here(axes, lit: tuple[int, ...]) -> None:
             centre, tip = x + 0.48 + inner[0] * 0.78, y + 1.1
         else:
             centre, tip = x + width / 2, y + height + 0.04
-        top = y + height + 0.36
-        arrow(axes, (centre, top), (centre, tip), color=RED, weight=2)
-        label(axes, centre + 0.1, top - 0.08, "你在这里", color=RED, align="left")
+        mark_here(axes, centre, y + height + 0.36, tip)
         return
+
+
+def mark_here(axes, x: float, top: float, tip: float) -> None:
+    """“你在这里”和红箭头，从 top 指到 tip。"""
+    arrow(axes, (x, top), (x, tip), color=RED, weight=2)
+    label(axes, x + 0.1, top - 0.08, "你在这里", color=RED, align="left")
+
+
+def weights_map() -> Figure:
+    """第 10 章：有参数的部件点亮，权重文件里的张量按名字分三路送进去。"""
+    figure = model_map((2, 3, 4, 5, 6, 7, 8), here=False)
+    axes = figure.axes[0]
+    left, low, right, high, fold = 11.45, 2.4, 13.55, 3.5, 0.25
+    inner = (right - fold, high - fold)
+    outline = [(left, low), (right, low), (right, inner[1]), (inner[0], high)]
+    for corners, fill in (
+        ([*outline, (left, high)], PURPLE_LIGHT),
+        ([outline[2], inner, outline[3]], "#ffffff"),  # 折起来的角
+    ):
+        axes.add_patch(Polygon(corners, fc=fill, ec=PURPLE, lw=1.3))
+    text = "sam_vit_b_01ec64.pth\n314 个张量，\n各有名字"
+    label(axes, (left + right) / 2, (low + high) / 2, text, color=PURPLE)
+    for start, end, part, x, y in (
+        ((left, 3.2), (9.04, 3.2), "image_encoder.…\n177 个", 10.25, 3.45),
+        ((left + 0.5, low), (10.6, 1.7), "mask_decoder.…\n120 个", 12.15, 2.02),
+        ((left + 0.1, low), (4.4, 1.62), "prompt_encoder.…\n17 个", 5.4, 1.95),
+    ):
+        arrow(axes, start, end, color=PURPLE, weight=1.8)
+        label(axes, x, y, part, size=8, color=PURPLE)
+    mark_here(axes, (left + right) / 2, high + 0.4, high + 0.04)
+    return figure
+
+
+def predictor_map() -> Figure:
+    """第 11 章：SamPredictor 把模型分成两半，照片一半算一次，提示一半算很多次。"""
+    figure = model_map(ALL, here=False)
+    axes = figure.axes[0]
+    figure.set_figheight(4.6)
+    axes.set_ylim(-0.1, 4.5)
+    for x, y, width, height, color in (
+        (1.2, 2.08, 7.95, 2.32, BLUE),
+        (1.55, 0.0, 11.5, 1.82, GREEN),
+    ):
+        axes.add_patch(Rectangle((x, y), width, height, fc="none", ec=color, lw=2))
+    text = "set_image：每张照片算一次"
+    label(axes, 9.3, 4.25, text, size=9.5, color=BLUE, align="left")
+    text = "predict：每个提示算一次，\n图像嵌入用留着的那一份"
+    label(axes, 11.0, 2.2, text, size=9.5, color=GREEN, align="left")
+    box(axes, 9.8, 2.7, 2.3, 0.75, line=PURPLE, fill=PURPLE_LIGHT)
+    text = "SamPredictor 留着\n图像嵌入、照片的尺寸"
+    label(axes, 10.95, 3.075, text, size=9.5, color=PURPLE)
+    arrow(axes, (9.17, 3.075), (9.8, 3.075), color=PURPLE, weight=1.8)
+    arrow(axes, (10.8, 2.7), (10.8, 1.84), color=PURPLE, weight=1.8)
+    mark_here(axes, 10.95, 3.85, 3.49)
+    return figure
 
 
 def main() -> None:
@@ -145,6 +201,8 @@ def main() -> None:
     figures = {"model_map": model_map(ALL)}
     for chapter in (1, 2, 3, 4, 5, 6, 7, 8, 9):
         figures[f"model_map_{chapter:02d}"] = model_map((chapter,))
+    figures["model_map_10"] = weights_map()
+    figures["model_map_11"] = predictor_map()
     save_all(figures)
 
 

@@ -140,6 +140,7 @@ def test_outputs_are_clean(path):
                 assert output["output_type"] != "error"
                 assert "Traceback" not in shown
             assert not re.search(r"/(home|work|tmp|root|Users)/", shown), shown[:300]
+            assert "<matplotlib" not in shown, "画图的格子以分号结尾，别印出对象"
             assert not re.search(
                 "missing from font|does not have a glyph|findfont", shown
             )
