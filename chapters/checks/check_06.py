@@ -50,7 +50,7 @@ def ex_06_1(answer) -> None:
     for name, shape in answer.items():
         answered(shape)
         expect(
-            isinstance(shape, (tuple, list)) and len(shape) == 3,
+            isinstance(shape, (tuple, list, np.ndarray)) and len(shape) == 3,
             f"“{name}”要三个整数：(批量, N, 宽)。",
         )
     for name, shape in right.items():
@@ -78,6 +78,7 @@ def count_hint(name: str, got: tuple, right: tuple) -> str:
 
 def ex_06_2(answer) -> None:
     """exp(−2π²d²)，d = 2·16/边长：约 0.981 和 0.926。"""
+    answer = answer.tolist() if hasattr(answer, "tolist") else answer
     expect(
         isinstance(answer, (tuple, list)) and len(answer) == 2,
         "要两个数：(1024 时, 512 时)。",
@@ -277,7 +278,10 @@ def check_logits(got, mask, side: int, strength: float, case: str) -> None:
     if agree < 0.97:
         for words, wrong in mistakes.items():
             expect(((got > 0) == wrong).float().mean() < 0.97, f"{words}（{case}）。")
-        raise Mistake(f"只有 {agree:.0%} 的格子正负对得上：{case}。")
+        raise Mistake(
+            f"只有 {agree:.0%} 的格子正负对得上：缩放的大小、0.5 的阈值、"
+            f"补边的位置，挨个看看（{case}）。"
+        )
     outside = got.clone()
     outside[:h, :w] = -strength
     expect(

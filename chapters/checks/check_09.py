@@ -301,7 +301,7 @@ def check_best(got, result) -> None:
         "总是第 0 张，没有看 iou_predictions。": torch.zeros(B, dtype=torch.long),
         "挑了 IoU 最低的。": iou.argmin(1),
         "全部框用了同一个序号：每个框在自己那一行里挑。": iou.mean(0).argmax(),
-        "全部框用了第一个框的序号。": iou[0].argmax(),
+        "全部框用了第一个框的序号：argmax 要写维度，一行挑一个。": iou[0].argmax(),
     }
     for words, index in mistakes.items():
         expect(not torch.equal(got, chosen(index)), words)

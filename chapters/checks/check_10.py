@@ -1,6 +1,7 @@
 """第 10 章的练习怎么检查。"""
 
 import json
+import numbers
 import pickle
 import pickletools
 import tempfile
@@ -20,6 +21,8 @@ def ex_10_1(answer) -> None:
         "要两个整数：(一共几个名字, 其中 mask_decoder 有几个)。",
     )
     total, decoder = (answered(n) for n in answer)
+    whole = all(isinstance(n, numbers.Number) for n in (total, decoder))
+    expect(whole, "要两个整数，不是字符串或别的。")
     expect(total != 156, "两个数的次序反了：先总数，后解码器。")
     layer = decoder - 120
     expect(layer != 0, "双向 Transformer 也加了一层，解码器不止 120 个。")
@@ -168,6 +171,12 @@ def ex_10_3(answer) -> None:
                 ) from error
             except ValueError as error:
                 raise Mistake(value_hint(array, error, case)) from error
+            except TypeError as error:
+                if "not understood" not in str(error):
+                    raise
+                raise Mistake(
+                    "numpy 不认得 F16、F32 这样的写法：要换成它的，例如小端的 <f4。"
+                ) from error
             expect(
                 isinstance(got, np.ndarray),
                 f"要返回 numpy 数组：{case}。",

@@ -216,6 +216,7 @@ WRONG = {
         ("counts = (602, 156)", "已经数过"),
         ("counts = (435, 156)", "146"),
         ("counts = 434", "两个整数"),
+        ("counts = ('434', '156')", "字符串"),
     ],
     "ex-10-2": [
         (sizes(heads="head"), "一个头的宽度"),
@@ -259,6 +260,7 @@ WRONG = {
         (read(base="length"), "8 个字节"),
         (read(base="8"), "头的长度"),
         (read(kind="'<f4'"), "F16"),
+        (read(kind="entry['dtype']"), "numpy 不认得"),
         (read(kind="{'F16': '>f2', 'F32': '>f4'}[entry['dtype']]"), "反了"),
         (read(out="array"), "形状"),
         (read(out="array.reshape(entry['shape']).astype('f8')"), "类型应该是"),
