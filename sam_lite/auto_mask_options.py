@@ -10,7 +10,7 @@ import numpy as np
 from .checks import check_positive, describe, is_whole
 from .errors import problem
 from .extras import require
-from .mask_decoder_fast import INNER_BATCH
+from .mask_decoder_fast import prompts_in_cache
 from .model import Sam
 
 OUTPUT_MODES = ("binary_mask", "uncompressed_rle", "coco_rle")
@@ -80,17 +80,17 @@ def prompts_at_once(
 ) -> int:
     """一批解码几个点。
 
-    给了数就照它，只是在 CPU 上不超过 INNER_BATCH：再多并不更快，内存却成倍地涨。
+    给了数就照它，只是在 CPU 上不超过缓存放得下的：再多并不更快，内存却成倍地涨。
     ``"auto"`` 按内存的上限算，至少 1 个。
     """
-    fit = INNER_BATCH if model.device.type == "cpu" else 1024
+    h, w = model.prompt_encoder.image_embedding_size
+    width = model.mask_decoder.transformer_dim
+    fit = prompts_in_cache(h * w, width) if model.device.type == "cpu" else 1024
     if asked == "auto":
-        side, (h, w) = model.image_encoder.img_size, size
+        side = model.image_encoder.img_size
         # 每个点三张掩码：放大到输入边长、再到原图，各一份浮点；加上几份布尔的
-        mask = 4 * (side**2 + h * w) + 3 * h * w
-        cells = model.prompt_encoder.image_embedding_size
-        width = model.mask_decoder.transformer_dim
-        decode = 4 * 6 * cells[0] * cells[1] * width  # 解码器里同时活着的几张表
+        mask = 4 * (side**2 + size[0] * size[1]) + 3 * size[0] * size[1]
+        decode = 4 * 6 * h * w * width  # 解码器里同时活着的几张表
         return min(fit, max(1, limit_mb * 10**6 // (3 * mask + decode)))
     return min(fit, int(asked))
 

@@ -27,7 +27,7 @@ from .two_way import Attention, TwoWayAttentionBlock
 
 # 是第几组 (b,)、掩码 logits (b, 3 或 1, 4h, 4w)、预测的 IoU (b, 3 或 1)
 Part = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-INNER_BATCH = 4  # 一次解码几组提示：中间张量每组几 MB，再多就装不进处理器的缓存
+CACHE = 2**24  # 字节：一次解码的几组提示，图像一侧的张量合起来不超过它，免得挤出缓存
 
 
 class ImageDecoder:
@@ -171,7 +171,8 @@ class ImageDecoder:
         """
         chosen = slice(1, None) if multimask_output else slice(0, 1)
         rows = torch.arange(len(sparse))
-        for part, index in zip(sparse.split(INNER_BATCH), rows.split(INNER_BATCH)):
+        batch = prompts_in_cache(self.keys.shape[1], self.keys.shape[2])
+        for part, index in zip(sparse.split(batch), rows.split(batch)):
             tokens, keys = self.transform(part)
             iou = self.scores(tokens)[:, chosen]
             keep = ~(iou <= min_iou).all(dim=1)
@@ -179,6 +180,11 @@ class ImageDecoder:
                 tokens, keys, iou = tokens[keep], keys[keep], iou[keep]
                 index = index[keep.cpu()]
             yield index, self.masks(tokens, keys, chosen), iou
+
+
+def prompts_in_cache(cells: int, width: int) -> int:
+    """一次解码几组提示：图像一侧 cells 格、每格 width 个数，vit_b 是 4 组。"""
+    return max(1, CACHE // (4 * cells * width))
 
 
 def split_heads(attn: Attention, x: torch.Tensor) -> torch.Tensor:
