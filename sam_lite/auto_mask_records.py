@@ -59,7 +59,8 @@ def empty_data() -> MaskData:
 
 def write_record(data: MaskData, i: int, output_mode: str) -> Record:
     """第 i 张掩码的记录，一个字典，键照官方。"""
-    rle = data["rles"][i]
+    size, counts = data["rles"][i]["size"], data["rles"][i]["counts"]
+    rle = {"size": size, "counts": np.asarray(counts).tolist()}
     segmentation: Any = rle
     if output_mode == "binary_mask":
         segmentation = rle_to_mask(rle)

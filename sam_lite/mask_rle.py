@@ -14,18 +14,17 @@ from .errors import problem
 RLE = dict[str, Any]  # {"size": [高, 宽], "counts": 各段长度的列表，或 COCO 的字符串}
 
 
-def mask_to_rle_pytorch(tensor: torch.Tensor) -> list[RLE]:
-    """每张掩码各段的长度。
+def run_lengths(masks: torch.Tensor) -> list[np.ndarray]:
+    """每张掩码各段的长度，第一段是 0 的个数。
 
-    形状：布尔 ``(B, H, W)`` -> B 个 ``{"size": [H, W], "counts": [...]}``。
+    形状：布尔 ``(B, H, W)`` -> B 个 int32 数组。
     """
-    B, H, W = tensor.shape
+    B, H, W = masks.shape
     if B == 0:
         return []
-    flat = tensor.transpose(1, 2).flatten(1).cpu().numpy()  # (B, W·H)，先列后行
     # 每张掩码的前面垫一个 0：第一格是 1 时，第 0 段（0 的个数）长度正好是 0
     padded = np.zeros((B, W * H + 1), dtype=bool)
-    padded[:, 1:] = flat
+    padded[:, 1:] = masks.transpose(1, 2).flatten(1).cpu().numpy()  # 先列后行
     changes = np.flatnonzero(padded[:, 1:] != padded[:, :-1])  # 全部掩码首尾相接的位置
     owner, position = np.divmod(changes, W * H)
     last = np.searchsorted(owner, np.arange(B), side="right")  # 每张的最后一处之后
@@ -33,11 +32,17 @@ def mask_to_rle_pytorch(tensor: torch.Tensor) -> list[RLE]:
     first = np.concatenate([[0], last[:-1] + np.arange(1, B)])  # 每张的第一处
     lengths = np.diff(position, prepend=0)
     lengths[first] = position[first]  # 每张从头数，不接着上一张
-    counts = lengths.tolist()
-    bounds = [*first.tolist(), len(counts)]
-    return [
-        {"size": [H, W], "counts": counts[bounds[i] : bounds[i + 1]]} for i in range(B)
-    ]
+    return np.split(lengths.astype(np.int32), first[1:])
+
+
+def mask_to_rle_pytorch(tensor: torch.Tensor) -> list[RLE]:
+    """每张掩码的游程编码。
+
+    形状：布尔 ``(B, H, W)`` -> B 个 ``{"size": [H, W], "counts": [...]}``。
+    """
+    H, W = tensor.shape[1:]
+    lengths = run_lengths(tensor)
+    return [{"size": [H, W], "counts": counts.tolist()} for counts in lengths]
 
 
 def rle_to_mask(rle: RLE) -> np.ndarray:
@@ -56,7 +61,7 @@ def rle_to_mask(rle: RLE) -> np.ndarray:
 
 def area_from_rle(rle: RLE) -> int:
     """掩码的面积，像素：1 的各段之和。"""
-    return sum(rle["counts"][1::2])
+    return int(sum(rle["counts"][1::2]))
 
 
 def coco_encode_rle(uncompressed_rle: RLE) -> RLE:
