@@ -32,7 +32,7 @@ from .auto_mask_records import (
 )
 from .checks import check_image
 from .mask_nms import box_area, nms
-from .mask_rle import area_from_rle, run_lengths
+from .mask_rle import area_from_rle, compact_rles
 from .model import Sam
 from .predictor import SamPredictor
 from .prompt_decoder import PromptDecoder
@@ -243,11 +243,7 @@ class SamAutomaticMaskGenerator:
         inside = ~is_box_near_crop_edge(data["boxes"], crop_box, [0, 0, orig_w, orig_h])
         data.filter(inside)
         masks = uncrop_masks(masks[inside.to(masks.device)], crop_box, orig_h, orig_w)
-        height, width = masks.shape[1:]
-        # 一段一段的长度先留在 numpy 里，比 Python 的列表省八成内存，交出去时才换
-        data["rles"] = [
-            {"size": [height, width], "counts": counts} for counts in run_lengths(masks)
-        ]
+        data["rles"] = compact_rles(masks)  # 交出去时才换成列表
         return data
 
     @staticmethod

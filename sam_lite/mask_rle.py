@@ -14,10 +14,10 @@ from .errors import problem
 RLE = dict[str, Any]  # {"size": [高, 宽], "counts": 各段长度的列表，或 COCO 的字符串}
 
 
-def run_lengths(masks: torch.Tensor) -> list[np.ndarray]:
-    """每张掩码各段的长度，第一段是 0 的个数。
+def compact_rles(masks: torch.Tensor) -> list[RLE]:
+    """每张掩码的游程编码，counts 是 int32 数组：比 Python 的列表省八成内存。
 
-    形状：布尔 ``(B, H, W)`` -> B 个 int32 数组。
+    形状：布尔 ``(B, H, W)`` -> B 个 ``{"size": [H, W], "counts": 数组}``。
     """
     B, H, W = masks.shape
     if B == 0:
@@ -32,7 +32,8 @@ def run_lengths(masks: torch.Tensor) -> list[np.ndarray]:
     first = np.concatenate([[0], last[:-1] + np.arange(1, B)])  # 每张的第一处
     lengths = np.diff(position, prepend=0)
     lengths[first] = position[first]  # 每张从头数，不接着上一张
-    return np.split(lengths.astype(np.int32), first[1:])
+    counts = np.split(lengths.astype(np.int32), first[1:])
+    return [{"size": [H, W], "counts": mine} for mine in counts]
 
 
 def mask_to_rle_pytorch(tensor: torch.Tensor) -> list[RLE]:
@@ -40,9 +41,8 @@ def mask_to_rle_pytorch(tensor: torch.Tensor) -> list[RLE]:
 
     形状：布尔 ``(B, H, W)`` -> B 个 ``{"size": [H, W], "counts": [...]}``。
     """
-    H, W = tensor.shape[1:]
-    lengths = run_lengths(tensor)
-    return [{"size": [H, W], "counts": counts.tolist()} for counts in lengths]
+    rles = compact_rles(tensor)
+    return [{**rle, "counts": rle["counts"].tolist()} for rle in rles]
 
 
 def rle_to_mask(rle: RLE) -> np.ndarray:
