@@ -10,8 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 
+import sam_lite
+from sam_lite.weights import ASSETS
 from sam_lite.weights_huggingface import is_huggingface, to_official
 
 from .contenders import Job, import_contender, load_model
@@ -182,6 +185,33 @@ def enlarger(job: Job) -> Callable[[torch.Tensor], torch.Tensor]:
     return lambda masks: images.post_process_masks(masks, [list(PICTURE)], [inner])[0]
 
 
+# ---- 分割一切 ------------------------------------------------------------------
+
+
+def everything(job: Job) -> Run:
+    """sam_lite、官方：图像已经编码，32×32 个点，什么也不筛，全部写成记录。"""
+    sam = job.model()
+    sam.image_encoder = SavedEmbedding(job)
+    options = {"pred_iou_thresh": 0.0, "stability_score_thresh": 0.0}
+    generator = job.generator(sam, output_mode="uncompressed_rle", **options)
+    return lambda: generator.generate(picture())
+
+
+def everything_shipped(job: Job) -> Run:
+    """sam_lite、官方：自带的小权重和真实照片，默认阈值，图像已经编码。"""
+    sam = job.shipped_model()
+    with Image.open(ASSETS / "photos" / "coins.jpg") as file:
+        photo = np.array(file.convert("RGB"))
+    predictor = sam_lite.SamPredictor(sam_lite.load())
+    predictor.set_image(photo)
+    encoder = SavedEmbedding(job)
+    encoder.img_size = sam.image_encoder.img_size
+    encoder.features = predictor.features
+    sam.image_encoder = encoder
+    generator = job.generator(sam, output_mode="uncompressed_rle")
+    return lambda: generator.generate(photo)
+
+
 # ---- 从图片到掩码 ---------------------------------------------------------------
 
 
@@ -253,6 +283,19 @@ def three_parts(result: tuple[Any, ...]) -> dict[str, torch.Tensor]:
     return parts
 
 
+def records(result: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    """分割一切的结果：几张，各项的总和；张数要一样，别的只差浮点舍入。"""
+    names = ("area", "predicted_iou", "stability_score")
+    total = [sum(record[name] for record in result) for name in names]
+    runs = sum(len(record["segmentation"]["counts"]) for record in result)
+    corners = [sum(record["bbox"]) for record in result]
+    return {
+        "count": torch.tensor([len(result) + 1]),  # 一张也没有时，相对误差才有意义
+        "totals": torch.tensor(total, dtype=torch.float64) + 1,
+        "runs": torch.tensor([runs + 1, sum(corners) + 1]),
+    }
+
+
 def parameter_sums(model: nn.Module) -> dict[str, torch.Tensor]:
     """每个参数的平方和，按官方的名字排好，``(参数个数,)``。"""
     state = dict(model.state_dict())
@@ -286,6 +329,7 @@ BFLOAT16 = (
     ("official", "bfloat16"),
     ("transformers", "bfloat16"),
 )
+NATIVE = FLOAT32[:2]  # transformers 没有同样的接口
 LOADED = ("vit_b", "vit_h")
 
 # fmt: off
@@ -300,6 +344,10 @@ CASES = (
          (clicks_decoder, clicks_decoder_huggingface), three_parts, 1e-3, repeats=2),
     Case("clicks64_full", "64 次点击，放大到原图", FLOAT32,
          (clicks_full, clicks_full_huggingface), three_parts, 1e-3, repeats=2),
+    Case("everything", "分割一切，32×32 点，不筛", NATIVE,
+         (everything, everything), records, 1e-3, warmups=0),
+    Case("everything_shipped", "分割一切，小权重，默认阈值", NATIVE,
+         (everything_shipped, everything_shipped), records, 1e-3, ("tiny",)),
     Case("end_to_end", "图片加一次点击", FLOAT32,
          (end_to_end, end_to_end_huggingface), three_parts, 1e-3),
     Case("load", "读模型", FLOAT32,

@@ -12,6 +12,7 @@ from torch import nn
 
 import sam_lite
 from sam_lite.config import PRESETS, SamConfig
+from sam_lite.mask_nms import nms
 from sam_lite.model import sam_from_config
 from sam_lite.weights_huggingface import to_huggingface
 
@@ -59,6 +60,28 @@ class Job:
         if encoder is not None:
             sam.image_encoder = encoder
         return library.SamPredictor(sam)
+
+    def generator(self, sam: Any, **options: Any) -> Any:
+        """sam_lite 或官方的 SamAutomaticMaskGenerator。"""
+        library = import_contender(self.contender)
+        if self.contender == "official":
+            # 测试里的替身按定义逐个比，很慢；换成与 torchvision 相当的，才比得公平
+            module = sys.modules["segment_anything.automatic_mask_generator"]
+            module.batched_nms = lambda b, s, _, iou_threshold: nms(b, s, iou_threshold)
+        return library.SamAutomaticMaskGenerator(sam, **options)
+
+    def shipped_model(self) -> Any:
+        """装着自带权重的 tiny：sam_lite 的，或用官方的类拼的。"""
+        mine = sam_lite.load()
+        if self.contender == "sam_lite":
+            return mine
+        import_contender(self.contender)
+        from parity.official import assemble, theirs
+
+        changes = {k: v for k, v in asdict(self.config).items() if k != "name"}
+        sam = assemble(theirs, **changes)
+        sam.load_state_dict(mine.state_dict())
+        return sam.eval()
 
 
 def tests_on_path() -> None:

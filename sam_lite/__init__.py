@@ -1,5 +1,6 @@
 """sam_lite：最小而完整的 Segment Anything，与中文课程逐章对应。"""
 
+from .auto_mask import SamAutomaticMaskGenerator
 from .errors import SamLiteError, SamLiteWarning
 from .model import Sam
 from .predictor import SamPredictor
@@ -17,6 +18,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Sam",
+    "SamAutomaticMaskGenerator",
     "SamLiteError",
     "SamLiteWarning",
     "SamPredictor",

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from . import (
     __version__,
+    cli_auto,
     cli_demo,
     cli_download,
     cli_evaluate,
@@ -26,6 +27,7 @@ from .errors import SamLiteError
 # 每个文件里有 add_arguments 和一个与命令同名的函数
 COMMANDS = {
     "segment": (cli_segment, "给照片加点或框，写出掩码"),
+    "auto": (cli_auto, "整张照片或整个文件夹，分割出全部掩码"),
     "demo": (cli_demo, "在自带的照片上看看效果"),
     "evaluate": (cli_evaluate, "在没训练过的场景上打分，和老办法比"),
     "train": (cli_train, "在程序画的场景上训练"),

@@ -139,6 +139,8 @@ class Sam(nn.Module):
         size = self.image_encoder.img_size
         masks = F.interpolate(masks, (size, size), mode="bilinear", align_corners=False)
         masks = masks[..., : input_size[0], : input_size[1]]
+        if tuple(original_size) == masks.shape[-2:]:  # 原图正好这么大，不必再缩放
+            return masks
         return F.interpolate(
             masks, tuple(original_size), mode="bilinear", align_corners=False
         )

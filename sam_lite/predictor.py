@@ -25,6 +25,7 @@ from .embedding_file import EncodedImage
 from .errors import NoImageError, problem
 from .model import Sam
 from .preprocess import ResizeLongestSide, check_original_size
+from .prompt_decoder import PromptDecoder
 from .prompts import Prompts, check_prompts, split_batches
 
 Results = tuple[np.ndarray, np.ndarray, np.ndarray]  # 掩码、预测的 IoU、低分辨率 logits
@@ -42,6 +43,7 @@ class SamPredictor:
     def __init__(self, sam_model: Sam) -> None:
         self.model = sam_model
         self.transform = ResizeLongestSide(sam_model.image_encoder.img_size)
+        self._decoder = PromptDecoder()
         self.reset_image()
 
     @property
@@ -309,17 +311,10 @@ class SamPredictor:
         self, image: EncodedImage, prompts: Sequence[Any], multimask: bool, logits: bool
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """提示编码、掩码解码、放大到原图。形状见 predict_torch。"""
-        coords, labels, boxes, mask_input = prompts
-        points = None if coords is None else (coords, labels)
-        encoder = self.model.prompt_encoder
-        sparse, dense = encoder(points=points, boxes=boxes, masks=mask_input)
-        low_res, iou = self.model.mask_decoder(
-            image_embeddings=image.features,
-            image_pe=encoder.get_dense_pe(),
-            sparse_prompt_embeddings=sparse,
-            dense_prompt_embeddings=dense,
-            multimask_output=multimask,
-        )
+        features = image.features
+        parts = list(self._decoder(self.model, features, prompts, multimask))
+        low_res = torch.cat([part for _, part, _ in parts])
+        iou = torch.cat([part for _, _, part in parts])
         sizes = image.input_size, image.original_size
         masks = self.model.postprocess_masks(low_res, *sizes)
         return masks if logits else masks > self.model.mask_threshold, iou, low_res

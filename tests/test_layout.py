@@ -21,15 +21,24 @@ CHAPTERS = [
     "model",
     "weights",
     "predictor",
+    "auto_mask",
 ]
 GROUND_FLOOR = {"config", "ops", "errors", "checks", "official_files", "atomic"}
-GROUND_FLOOR |= {"checks_tensors"}
+GROUND_FLOOR |= {"checks_tensors", "extras"}
 # 一章太长时分出去的房间：属于那一章，只能用更早的章
 ROOMS = {
     "weights_reading": "weights",
     "weights_huggingface": "weights",
+    "mask_decoder_fast": "predictor",
+    "prompt_decoder": "predictor",
     "prompts": "predictor",
     "embedding_file": "predictor",
+    "auto_mask_grid": "auto_mask",
+    "auto_mask_options": "auto_mask",
+    "auto_mask_records": "auto_mask",
+    "mask_nms": "auto_mask",
+    "mask_regions": "auto_mask",
+    "mask_rle": "auto_mask",
 }
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 MODULE_LINES, CLASS_LINES, FUNCTION_LINES = 220, 110, 35

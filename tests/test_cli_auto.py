@@ -1,0 +1,196 @@
+"""命令 ``sam-lite auto``：三种文件、续做、分给几个进程、坏输入。"""
+
+import json
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sam_lite import SamPredictor, cli, cli_auto, cli_model, viz
+from sam_lite.mask_rle import coco_decode_rle, rle_to_mask
+
+FEW = ("--points-per-side", "3", "--pred-iou-thresh", "0")
+FEW += ("--stability-score-thresh", "0", "--box-nms-thresh", "1")
+NAMES = ("a.png", "b.JPG", "c.png")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch, small_sam):
+    """三张大小不同的照片，和两样不是照片的东西；模型换成小的。"""
+    monkeypatch.setattr(
+        cli_model, "load_predictor", lambda args: SamPredictor(small_sam)
+    )
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for i, name in enumerate(NAMES):
+        noise = np.random.default_rng(i).integers(0, 256, (30 + 9 * i, 48, 3))
+        Image.fromarray(noise.astype(np.uint8)).save(photos / name)
+    (photos / "notes.txt").write_text("不是照片")
+    (photos / "inner").mkdir()
+    return photos
+
+
+def run(folder, *more) -> int:
+    out = folder.parent / "out"
+    return cli.main(["auto", str(folder), "--out", str(out), *FEW, *more])
+
+
+def read(folder, name) -> dict:
+    return json.loads((folder.parent / "out" / name).read_text(encoding="utf-8"))
+
+
+def test_files_agree_with_each_other(folder):
+    assert run(folder) == 0
+    out = folder.parent / "out"
+    wanted = {f"{n}.{end}" for n in NAMES for end in ("png", "jpg", "json")}
+    assert {p.name for p in out.iterdir()} == wanted | {"annotations.json"}
+    for name in NAMES:
+        size = viz.read_photo(folder / name).shape[:2]
+        labels = np.asarray(Image.open(out / f"{name}.png"))
+        assert labels.shape == size and labels.dtype == np.uint16
+        assert viz.read_photo(out / f"{name}.jpg").shape[:2] == size
+        data = read(folder, f"{name}.json")
+        assert data["images"][0]["file_name"] == name
+        assert (data["images"][0]["height"], data["images"][0]["width"]) == size
+        assert data["annotations"]
+        for i, record in enumerate(data["annotations"], start=1):
+            mask = rle_to_mask(coco_decode_rle(record["segmentation"]))
+            assert mask.shape == size and mask.sum() == record["area"]
+            assert record["id"] == i
+            assert mask[labels == i].all()  # 标号图里是 i 的，都在第 i 张里
+
+
+def test_merged_annotations_are_renumbered(folder):
+    run(folder)
+    whole = read(folder, "annotations.json")
+    assert [image["file_name"] for image in whole["images"]] == list(NAMES)
+    assert [image["id"] for image in whole["images"]] == [1, 2, 3]
+    ids = [annotation["id"] for annotation in whole["annotations"]]
+    assert ids == list(range(1, len(ids) + 1))
+    for image in whole["images"]:
+        mine = [a for a in whole["annotations"] if a["image_id"] == image["id"]]
+        part = read(folder, image["file_name"] + ".json")["annotations"]
+        assert [a["segmentation"] for a in mine] == [a["segmentation"] for a in part]
+
+
+def test_finished_photos_are_skipped(folder, monkeypatch, capsys):
+    run(folder)
+    out = folder.parent / "out"
+    (out / "b.JPG.json").unlink()  # 写到一半：JSON 还没有
+    before = (out / "a.png.json").stat().st_mtime_ns
+    done = []
+    real = cli_auto.one_photo
+    monkeypatch.setattr(
+        cli_auto,
+        "one_photo",
+        lambda generator, photo, *rest: (
+            done.append(photo.name) or real(generator, photo, *rest)
+        ),
+    )
+    capsys.readouterr()
+    assert run(folder) == 0
+    assert done == ["b.JPG"]
+    assert (out / "a.png.json").stat().st_mtime_ns == before
+    assert capsys.readouterr().out.count("已经做过") == 2
+
+
+def test_other_settings_are_refused_until_overwritten(folder, capsys):
+    run(folder)
+    assert run(folder, "--min-mask-area", "7") == 1
+    assert "别的设置" in capsys.readouterr().err
+    assert run(folder, "--min-mask-area", "7", "--overwrite") == 0
+    assert read(folder, "a.png.json")["info"]["options"]["min_mask_area"] == 7
+
+
+def test_two_processes_share_the_photos(folder, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    out = folder.parent / "out"
+    monkeypatch.setenv("RANK", "1")
+    assert run(folder) == 0
+    assert (out / "b.JPG.json").exists() and not (out / "a.png.json").exists()
+    assert not (out / "annotations.json").exists()
+    monkeypatch.setenv("RANK", "0")
+    assert run(folder) == 0
+    assert len(read(folder, "annotations.json")["images"]) == 3
+
+
+def test_one_photo_and_no_masks(folder):
+    out = folder.parent / "out"
+    photo = str(folder / "a.png")
+    nothing = ("--pred-iou-thresh", "99")
+    assert cli.main(["auto", photo, "--out", str(out), *FEW, *nothing]) == 0
+    assert read(folder, "annotations.json")["annotations"] == []
+    assert not np.asarray(Image.open(out / "a.png.png")).any()
+
+
+def test_a_broken_photo_stops_with_its_name_and_keeps_the_rest(folder, capsys):
+    (folder / "b.JPG").write_bytes(b"not a picture")
+    assert run(folder) == 1
+    assert "b.JPG 不是图片" in capsys.readouterr().err
+    out = folder.parent / "out"
+    assert (out / "a.png.json").exists() and not (out / "b.JPG.json").exists()
+
+
+def test_interrupt_finishes_the_photo_at_hand(folder, monkeypatch, capsys):
+    class Stopped(SimpleNamespace):
+        exit_code = 130
+        asked = 0
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def __bool__(self):
+            self.asked += 1
+            return self.asked > 1
+
+    monkeypatch.setattr(cli_auto, "Interrupts", Stopped)
+    assert run(folder) == 130
+    assert "做完 1/3 张" in capsys.readouterr().err
+    assert (folder.parent / "out" / "a.png.json").exists()
+
+
+BAD = [
+    (("nowhere", "--out", "x"), "找不到 nowhere"),
+    (("photos/inner", "--out", "x"), "没有照片"),
+    (("photos", "--out", "photos"), "就是照片的文件夹"),
+    (("photos", "--out", "photos/a.png"), "已经是一个文件"),
+    (("photos", "--out", "x", "--points-per-side", "0"), "points_per_side"),
+    (("photos", "--out", "x", "--crop-overlap-ratio", "2"), "crop_overlap_ratio"),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), BAD, ids=lambda x: str(x)[:40])
+def test_bad_calls(folder, monkeypatch, capsys, words, said):
+    monkeypatch.chdir(folder.parent)
+    assert cli.main(["auto", *words]) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_unreadable_results_are_named(folder, capsys):
+    out = folder.parent / "out"
+    out.mkdir()
+    (out / "a.png.json").write_text("{")
+    assert run(folder) == 1
+    assert "a.png.json 读不懂" in capsys.readouterr().err
+
+
+def test_from_the_shell_with_the_shipped_weights(folder):
+    """真的进程、真的小权重，默认阈值。"""
+    environment = {k: v for k, v in os.environ.items() if k not in ("RANK",)}
+    command = [sys.executable, "-m", "sam_lite.cli", "auto", str(folder / "a.png")]
+    command += ["--out", str(folder.parent / "out"), "--points-per-side", "4"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    info = read(folder, "annotations.json")["info"]
+    assert info["model"] == "tiny" and info["options"] == cli_auto.GENTLE | {
+        "points_per_side": 4
+    }

@@ -1,0 +1,234 @@
+"""快路与 MaskDecoder 相同；权重、部件、图像一变，快路就跟着变或让开。"""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sam_lite import SamPredictor, mask_decoder_fast
+from sam_lite.mask_decoder_fast import ImageDecoder, prompts_in_cache
+from sam_lite.prompt_decoder import PromptDecoder, is_plain
+
+CLICK = {"point_coords": np.array([[20.0, 30.0]]), "point_labels": np.array([1])}
+
+
+def prompts(sam, groups: int, points: int) -> torch.Tensor:
+    """稀疏嵌入，(groups, points+1, C)。"""
+    coords = torch.rand(groups, points, 2) * sam.image_encoder.img_size
+    labels = torch.randint(0, 2, (groups, points))
+    return sam.prompt_encoder((coords, labels), None, None)[0]
+
+
+def embedding(sam, seed: int = 0) -> torch.Tensor:
+    torch.manual_seed(seed)
+    size = sam.prompt_encoder.image_embedding_size
+    return torch.randn(1, sam.mask_decoder.transformer_dim, *size)
+
+
+def slow(sam, image, sparse, multimask):
+    h, w = image.shape[-2:]
+    dense = sam.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
+    return sam.mask_decoder(
+        image_embeddings=image,
+        image_pe=sam.prompt_encoder.get_dense_pe(),
+        sparse_prompt_embeddings=sparse,
+        dense_prompt_embeddings=dense.expand(len(sparse), -1, h, w),
+        multimask_output=multimask,
+    )
+
+
+@pytest.fixture
+def fast(small_sam) -> ImageDecoder:
+    encoder = small_sam.prompt_encoder
+    dense = encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
+    image = embedding(small_sam)
+    return ImageDecoder(small_sam.mask_decoder, image, encoder.get_dense_pe(), dense)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("multimask", [True, False])
+@pytest.mark.parametrize("points", [0, 1, 12])
+@pytest.mark.parametrize("groups", [1, 2, 7])
+def test_equals_the_readable_decoder(
+    small_sam, fast, groups, points, multimask, monkeypatch
+):
+    monkeypatch.setattr(mask_decoder_fast, "CACHE", 4 * 4 * 64 * 32)  # 4 组一批
+    assert prompts_in_cache(64, 32) == 4
+    sparse = prompts(small_sam, groups, points)
+    right = slow(small_sam, embedding(small_sam), sparse, multimask)
+    rows, masks, iou = zip(*fast.decode(sparse, multimask), strict=True)
+    assert torch.cat(rows).tolist() == list(range(groups))
+    torch.testing.assert_close(torch.cat(masks), right[0], atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(torch.cat(iou), right[1], atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_no_prompts_give_empty_results(fast, small_sam):
+    ((rows, masks, iou),) = fast.decode(prompts(small_sam, 0, 1), True)
+    assert (len(rows), masks.shape, iou.shape) == (0, (0, 3, 32, 32), (0, 3))
+
+
+@torch.no_grad()
+def test_prompts_below_the_score_are_dropped(fast, small_sam):
+    """一张也不够的整组不要；只要有一张够，三张都在。"""
+    sparse = prompts(small_sam, 9, 1)
+    _, masks, iou = zip(*fast.decode(sparse, True), strict=True)
+    masks, iou = torch.cat(masks), torch.cat(iou)
+    least = float(iou.max(dim=1).values.median())
+    rows, kept, scores = zip(*fast.decode(sparse, True, least), strict=True)
+    right = (iou > least).any(dim=1).nonzero()[:, 0]
+    assert 0 < len(right) < 9
+    assert torch.cat(rows).tolist() == right.tolist()
+    torch.testing.assert_close(torch.cat(kept), masks[right], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(torch.cat(scores), iou[right])
+
+
+def test_half_precision(small_sam, fast):
+    sam = copy.deepcopy(small_sam).bfloat16()
+    predictor = SamPredictor(sam)
+    predictor.set_image(np.full((40, 64, 3), 90, np.uint8))
+    logits = predictor.predict(**CLICK, return_logits=True)[0]
+    predictor = SamPredictor(small_sam)
+    predictor.set_image(np.full((40, 64, 3), 90, np.uint8))
+    right = predictor.predict(**CLICK, return_logits=True)[0]
+    assert np.abs(logits - right).max() < 0.1 * np.abs(right).max()
+
+
+# ---- 什么时候用、什么时候重算 ------------------------------------------------
+
+
+@pytest.fixture
+def predictor(small_sam) -> SamPredictor:
+    predictor = SamPredictor(small_sam)
+    image = np.random.default_rng(0).integers(0, 256, (40, 64, 3), dtype=np.uint8)
+    predictor.set_image(image)
+    return predictor
+
+
+def made(predictor) -> ImageDecoder | None:
+    return predictor._decoder.fast
+
+
+def test_the_picture_is_prepared_once(predictor):
+    predictor.predict(**CLICK)
+    first = made(predictor)
+    predictor.predict(box=np.array([3, 4, 30, 38]))
+    assert first is not None and made(predictor) is first
+    predictor.set_image(np.zeros((64, 30, 3), np.uint8))
+    predictor.predict(**CLICK)
+    assert made(predictor) is not first
+
+
+def change_attention(sam) -> None:
+    with torch.no_grad():
+        layer = sam.mask_decoder.transformer.layers[1]
+        layer.cross_attn_token_to_image.k_proj.weight.mul_(1.5)
+
+
+def change_silently(sam) -> None:
+    sam.mask_decoder.transformer.layers[0].cross_attn_image_to_token.q_proj.weight.data[
+        :2
+    ] += 0.3
+
+
+def change_no_mask(sam) -> None:
+    with torch.no_grad():
+        sam.prompt_encoder.no_mask_embed.weight.add_(0.4)
+
+
+def change_position_code(sam) -> None:
+    pe = sam.prompt_encoder.pe_layer
+    pe.positional_encoding_gaussian_matrix.mul_(1.3)
+
+
+def replace_position_code(sam) -> None:
+    right = sam.prompt_encoder.get_dense_pe()
+    sam.prompt_encoder.get_dense_pe = lambda: 0.5 * right
+
+
+def change_upscaling(sam) -> None:
+    sam.mask_decoder.output_upscaling[0].weight.data.mul_(1.1)
+
+
+def hook(sam) -> None:
+    sam.mask_decoder.register_forward_hook(lambda m, i, out: (2 * out[0], out[1]))
+
+
+def replace_forward(sam) -> None:
+    mlp = sam.mask_decoder.transformer.layers[0].mlp
+    right = mlp.forward
+    mlp.forward = lambda x: 2 * right(x)
+
+
+class Low(nn.Module):
+    """像 LoRA 那样包住一个线性层。"""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        return self.inner(x) + 0.1 * x[..., : self.inner.out_features]
+
+
+def wrap_linear(sam) -> None:
+    attention = sam.mask_decoder.transformer.final_attn_token_to_image
+    attention.q_proj = Low(attention.q_proj)
+
+
+CHANGES = [
+    change_attention,
+    change_silently,
+    change_no_mask,
+    change_position_code,
+    replace_position_code,
+    change_upscaling,
+    hook,
+    replace_forward,
+    wrap_linear,
+]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda f: f.__name__)
+def test_a_changed_model_is_noticed_on_the_same_picture(predictor, change):
+    """换权重、换部件、挂钩子以后，不重新 set_image，结果也照变。"""
+    before = predictor.predict(**CLICK)[2]
+    change(predictor.model)
+    after = predictor.predict(**CLICK)[2]
+    with torch.no_grad():
+        image = predictor.features
+        coords = predictor.transform.apply_coords(CLICK["point_coords"], (40, 64))
+        points = torch.tensor(coords)[None], torch.tensor(CLICK["point_labels"])[None]
+        sparse = predictor.model.prompt_encoder(points, None, None)[0]
+        right = slow(predictor.model, image, sparse, True)[0][0].numpy()
+    assert np.abs(after - before).max() > 1e-3
+    np.testing.assert_allclose(after, right, atol=2e-5, rtol=1e-4)
+
+
+def test_a_mask_prompt_takes_the_readable_path(predictor):
+    low_res = predictor.predict(**CLICK)[2][:1]
+    predictor._decoder.fast = None
+    predictor.predict(**CLICK, mask_input=low_res)
+    assert made(predictor) is None
+
+
+def test_plain_means_every_part_is_the_original(small_sam):
+    decoder = small_sam.mask_decoder
+    assert is_plain(decoder)
+    decoder.output_upscaling[2] = nn.SiLU()
+    assert not is_plain(decoder)
+
+
+def test_training_keeps_its_gradients(small_sam):
+    """Sam.forward 不走快路，梯度照样在。"""
+    record = {
+        "image": torch.rand(3, 64, 64) * 255,
+        "original_size": (64, 64),
+        "point_coords": torch.tensor([[[9.0, 9.0]]]),
+        "point_labels": torch.tensor([[1]]),
+    }
+    (out,) = small_sam([record], multimask_output=True)
+    assert out["low_res_logits"].requires_grad
+    assert PromptDecoder().fast is None
