@@ -1,13 +1,13 @@
 """整个模型的地图：从照片到掩码，箭头上写着形状（以 vit_b 为例）。
 
 每一章一张，这一章的部件点亮，标着“你在这里”；model_map.svg 全部点亮。第 10 章多画一个
-权重文件，第 11 章多画 predictor 的两半。
+权重文件，第 11 章多画 predictor 的两半，第 12 章多画网格和几道筛子。
 """
 
 from __future__ import annotations
 
 from matplotlib.figure import Figure
-from matplotlib.patches import Polygon, Rectangle
+from matplotlib.patches import Circle, Polygon, Rectangle
 from style import (
     BLUE,
     BLUE_LIGHT,
@@ -196,6 +196,37 @@ def predictor_map() -> Figure:
     return figure
 
 
+def auto_mask_map() -> Figure:
+    """第 12 章：网格的点一批一批当提示，每次的掩码和分数都送去过筛子。"""
+    figure = model_map(ALL, here=False)
+    axes = figure.axes[0]
+    left, low, side = 0.2, 0.62, 0.98
+    axes.add_patch(Rectangle((left, low), side, side, fc="#ffffff", ec=PURPLE, lw=1.3))
+    for i in range(6):
+        for j in range(6):
+            centre = left + (j + 0.5) * side / 6, low + (i + 0.5) * side / 6
+            axes.add_patch(Circle(centre, 0.035, fc=PURPLE, ec="none"))
+    text = "网格：32×32 个点"
+    label(axes, left + side / 2, low + side + 0.14, text, size=8.5, color=PURPLE)
+    for bend, y in ((-0.35, 1.5), (0.0, 1.36), (0.35, 1.22)):  # 一批又一批
+        arrow(axes, (1.2, y), (1.73, y), color=PURPLE, weight=1.5, bend=bend)
+    label(axes, 1.45, 0.86, "一批\n又一批", size=8, color=PURPLE)
+    x, y, height = 13.62, 2.75, 0.75
+    arrow(axes, (x, LOW + 0.47), (x, y - 0.03), color=PURPLE, weight=1.8)
+    label(
+        axes, x - 0.08, 2.1, "1024 次提问，3072 张", size=8, color=PURPLE, align="right"
+    )
+    names = ("预测的\nIoU", "稳定性\n分数", "框的\nNMS", "记录")
+    for i, (name, x) in enumerate(zip(names, (13.15, 11.98, 10.81, 9.64), strict=True)):
+        fill = PURPLE_LIGHT if i < 3 else "#ffffff"
+        box(axes, x, y, 0.9, height, name, line=PURPLE, fill=fill, size=9.5)
+        if i:
+            start, end = (x + 1.17, y + height / 2), (x + 0.9, y + height / 2)
+            arrow(axes, start, end, color=PURPLE, weight=1.8)
+    mark_here(axes, 12.43, y + height + 0.45, y + height + 0.04)
+    return figure
+
+
 def main() -> None:
     """全部点亮的一张，和各章各一张。"""
     figures = {"model_map": model_map(ALL)}
@@ -203,6 +234,7 @@ def main() -> None:
         figures[f"model_map_{chapter:02d}"] = model_map((chapter,))
     figures["model_map_10"] = weights_map()
     figures["model_map_11"] = predictor_map()
+    figures["model_map_12"] = auto_mask_map()
     save_all(figures)
 
 

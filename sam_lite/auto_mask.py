@@ -44,11 +44,15 @@ class SamAutomaticMaskGenerator:
     对应官方 ``automatic_mask_generator.py``，论文附录 B、D.1 与 7.3 节。签名、默认值、
     记录的键照官方；``*`` 以后是多出来的。与官方不同的只有它出错的地方：
 
-    - 没有一张掩码时官方抛 IndexError（一张也没剩，或某块裁图一张也没有），这里给空
-      列表，或跳过那一块；
-    - 空掩码的稳定性分数官方是 NaN，这里是 0；
-    - ``point_grids`` 比裁图的层数少时官方抛 IndexError，这里当场说清楚；
-    - 小图的裁图可能一个像素也没有，官方在缩放时出错，这里跳过。
+    - 有裁图、而一张掩码也没有时官方抛 IndexError，这里给空列表；只有几块没有掩码时，
+      官方的 crop_box 变成浮点数，这里还是整数；
+    - 空掩码的稳定性分数官方是 NaN，这里是 0；一行超过 32767 个像素时官方会溢出；
+    - ``point_grids`` 比裁图的层数少时官方抛 IndexError，这里当场说清楚；点不在 0–1
+      之间、crop_overlap_ratio 不在 [0, 1) 里的，官方照收，这里不收；
+    - 小图的裁图可能一个像素也没有，官方在缩放时出错，这里跳过；
+    - 苹果芯片的 MPS 没有 float64，官方在那里出错，这里坐标用 float32。
+
+    CPU 上 ``points_per_batch`` 再大，一批也不超过处理器缓存放得下的：结果不变，更快。
 
     参数：
         model: 一个 Sam。
@@ -101,14 +105,14 @@ class SamAutomaticMaskGenerator:
         self.stability_score_thresh = stability_score_thresh
         self.stability_score_offset = stability_score_offset
         self.box_nms_thresh = box_nms_thresh
-        self.crop_n_layers = crop_n_layers
+        self.crop_n_layers = int(crop_n_layers)
         self.crop_nms_thresh = crop_nms_thresh
         self.crop_overlap_ratio = crop_overlap_ratio
         self.crop_n_points_downscale_factor = crop_n_points_downscale_factor
         self.min_mask_region_area = min_mask_region_area
         self.output_mode = output_mode
         self.min_mask_area = min_mask_area
-        self.memory_limit_mb = memory_limit_mb
+        self.memory_limit_mb = int(memory_limit_mb)
         if points_per_side is None:
             self.point_grids = [np.asarray(grid, float) for grid in point_grids or []]
         else:
@@ -130,7 +134,7 @@ class SamAutomaticMaskGenerator:
 
         错误：图像不对时抛 SamLiteError。
         """
-        image = check_image(image, self.predictor.model.image_format)
+        image = check_image(image)
         data = self._generate_masks(image, progress)
         if self.min_mask_region_area > 0:
             thresh = max(self.box_nms_thresh, self.crop_nms_thresh)
@@ -171,18 +175,19 @@ class SamAutomaticMaskGenerator:
         """一块裁图：编码一次，撒点，去掉块内重复的，坐标搬回原图。"""
         x0, y0, x1, y1 = crop_box
         crop = image[y0:y1, x0:x1]
-        self.predictor.set_image(crop, self.predictor.model.image_format)
+        self.predictor.set_image(crop)
         points = self.point_grids[layer] * np.array([x1 - x0, y1 - y0])
         size = y1 - y0, x1 - x0
         step = prompts_at_once(
-            self.points_per_batch, self.memory_limit_mb, self.predictor.model, size
+            self.points_per_batch, self.memory_limit_mb, self.predictor.model, orig_size
         )
-        parts = []
+        parts = [empty_data()]
         for start in range(0, len(points), step):
             batch = points[start : start + step]
             parts.append(self._process_batch(batch, size, crop_box, orig_size))
             bar.update(len(batch))
         self.predictor.reset_image()
+        self.decoder = PromptDecoder()  # 不再留着这块裁图的嵌入
         data = MaskData.join(parts)
         data.filter(nms(data["boxes"], data["iou_preds"], self.box_nms_thresh))
         data["boxes"] = uncrop_boxes_xyxy(data["boxes"], crop_box)
@@ -236,8 +241,8 @@ class SamAutomaticMaskGenerator:
         keep = data["stability_score"] >= self.stability_score_thresh
         if self.stability_score_thresh <= 0:
             keep = torch.ones_like(keep)
-        masks = logits[keep.to(logits.device)] > sam.mask_threshold  # (n, H, W)
-        del logits
+        masks = (logits > sam.mask_threshold)[keep.to(logits.device)]  # (n, H, W)
+        del logits  # 先变成布尔再挑，少一份浮点的拷贝
         data.filter(keep)
         data["boxes"] = batched_mask_to_box(masks).cpu()
         inside = ~is_box_near_crop_edge(data["boxes"], crop_box, [0, 0, orig_w, orig_h])

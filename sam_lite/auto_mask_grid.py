@@ -35,7 +35,7 @@ def point_prompts(
 
     形状：points ``(N, 2)`` -> 坐标 ``(N, 1, 2)``、标签 ``(N, 1)``。
     """
-    coords = torch.from_numpy(points).to(device)[:, None]
+    coords = torch.from_numpy(points).float().to(device)[:, None]  # MPS 没有 float64
     labels = torch.ones(coords.shape[:2], dtype=torch.int, device=device)
     return coords, labels, None, None
 
@@ -132,5 +132,4 @@ def calculate_stability_score(
 
 def count(masks: torch.Tensor) -> torch.Tensor:
     """每张掩码有几个像素。形状：布尔 ``(..., H, W) -> (...)``，整数。"""
-    # 先在一行里用 16 位加：比直接转成 64 位的和省内存，也快
-    return masks.sum(dim=-1, dtype=torch.int16).sum(dim=-1, dtype=torch.int32)
+    return masks.flatten(-2).sum(dim=-1, dtype=torch.int32)

@@ -28,7 +28,9 @@ def check_options(options: dict[str, Any]) -> None:
             raise problem(name, describe(options[name]), "0 或正整数")
     check_positive("memory_limit_mb", options["memory_limit_mb"])
     factor = "crop_n_points_downscale_factor"
-    check_positive(factor, options[factor])
+    check_number(factor, options[factor])
+    if options[factor] <= 0:
+        raise problem(factor, options[factor], "正数")
     if options["points_per_batch"] != "auto":
         check_positive("points_per_batch", options["points_per_batch"])
     if options["output_mode"] not in OUTPUT_MODES:
@@ -42,7 +44,7 @@ def check_options(options: dict[str, Any]) -> None:
 def check_points(options: dict[str, Any]) -> None:
     """points_per_side 和 point_grids 正好给一个；每层裁图都要有点。"""
     side, grids = options["points_per_side"], options["point_grids"]
-    layers = options["crop_n_layers"] + 1
+    layers = int(options["crop_n_layers"]) + 1
     if (side is None) == (grids is None):
         got = "两个都没有给" if side is None else "两个都给了"
         mend = "用自己的点时写 points_per_side=None, point_grids=[…]。"
@@ -51,8 +53,8 @@ def check_points(options: dict[str, Any]) -> None:
         check_positive("points_per_side", side)
         deepest = options["crop_n_points_downscale_factor"] ** (layers - 1)
         if side < deepest:
-            got = f"{side}，最深一层要除以 {deepest}，一个点也不剩"
-            raise problem("points_per_side", got, f"至少 {deepest}")
+            got = f"{side}，最深一层要除以 {deepest:g}，一个点也不剩"
+            raise problem("points_per_side", got, f"至少 {deepest:g}")
         return
     if not isinstance(grids, (list, tuple)) or len(grids) < layers:
         got = (
@@ -85,7 +87,7 @@ def prompts_at_once(
     """
     h, w = model.prompt_encoder.image_embedding_size
     width = model.mask_decoder.transformer_dim
-    fit = prompts_in_cache(h * w, width) if model.device.type == "cpu" else 1024
+    fit = 2**31 if model.device.type != "cpu" else prompts_in_cache(h * w, width)
     if asked == "auto":
         side = model.image_encoder.img_size
         # 每个点三张掩码：放大到输入边长、再到原图，各一份浮点；加上几份布尔的

@@ -113,21 +113,25 @@ def masks_to_label_map(
     错误：没有记录又没有 shape 时抛 SamLiteError。
     """
     records = list(records)
-    masks = [to_mask(record["segmentation"]) for record in records]
     if shape is None:
-        if not masks:
+        if not records:
             raise problem("shape", "None", "(高, 宽)：没有掩码，看不出图有多大")
-        shape = masks[0].shape
+        shape = to_mask(records[0]["segmentation"]).shape
     labels = np.zeros(shape, dtype=np.int32)
-    for i in sorted(range(len(masks)), key=lambda i: -int(masks[i].sum())):
-        labels[masks[i]] = i + 1
+    # 一次只还原一张：几百张大图的掩码放不进内存
+    areas = [int(to_mask(record["segmentation"]).sum()) for record in records]
+    for i in sorted(range(len(records)), key=lambda i: -areas[i]):
+        mask = to_mask(records[i]["segmentation"])
+        if mask.shape != labels.shape:
+            raise problem("shape", labels.shape, f"掩码的大小 {mask.shape}")
+        labels[mask] = i + 1
     return labels
 
 
 def to_mask(segmentation: Any) -> np.ndarray:
     """记录里的 segmentation，三种写法都变成布尔 ``(H, W)``。"""
     if isinstance(segmentation, np.ndarray):
-        return segmentation
+        return segmentation.astype(bool, copy=False)
     if isinstance(segmentation["counts"], str):
         segmentation = coco_decode_rle(segmentation)
     return rle_to_mask(segmentation)

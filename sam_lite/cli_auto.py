@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
 import sys
@@ -11,14 +10,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from . import cli_model, viz
-from .atomic import atomic_file, check_writable, sweep
+from .atomic import check_writable, reason, sweep
 from .auto_mask import SamAutomaticMaskGenerator
-from .auto_mask_records import Record, masks_to_label_map, to_mask
+from .auto_mask_output import coco, overview, save_labels, write_json
+from .auto_mask_records import masks_to_label_map
 from .cli_parser import count
+from .embedding_file import fingerprints
 from .errors import SamLiteError
 from .interrupts import Interrupts
 
@@ -26,9 +26,9 @@ DESCRIPTION = """\
 分割照片里的一切。INPUT 是一张照片，或一个文件夹（只看这一层，不进子文件夹）。
 每张照片在 --out 里写三个文件：
 
-  照片名.png   标号图，16 位：0 是没有掩码，i 是第 i 张；小的盖在大的上面
-  照片名.jpg   每张掩码一种颜色的叠加图
-  照片名.json  COCO 的格式：一张图、它的全部掩码（RLE）和分数
+  cat.jpg.png   标号图，16 位：0 是没有掩码，i 是第 i 张；小的盖在大的上面
+  cat.jpg.jpg   每张掩码一种颜色的叠加图
+  cat.jpg.json  COCO 的格式：一张图、它的全部掩码（RLE）和分数
 
 JSON 最后写，所以有它就是做完了。再运行一次，做完的跳过；设置换了会停下来说明。
 全部做完以后，合成一个 annotations.json。
@@ -72,10 +72,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def auto(args: argparse.Namespace) -> None:
-    """做完还没做的照片，印出每张几张掩码；全做完就合成 annotations.json。"""
+    """做完还没做的照片，印出每张几张掩码；全做完就合成 annotations.json。
+
+    读不了的照片说一声，接着做别的，最后退出码是 1。
+    """
     photos = find_photos(args.input)
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    prepare_folder(args.out, photos, sweeping=rank == 0 and world == 1)
+    rank, world = my_share()
+    prepare_folder(args.out, photos, sweeping=world == 1)
     sam = cli_model.load_predictor(args).model
     given = {name: getattr(args, name) for name in NUMBERS}
     options: dict[str, Any] = GENTLE if sam.name == "tiny" else {}
@@ -87,18 +90,58 @@ def auto(args: argparse.Namespace) -> None:
         output_mode="coco_rle",
         memory_limit_mb=args.memory_limit_mb,
     )
-    info = {"model": cli_model.model_name(args), "image_size": args.image_size}
-    info |= {"options": options}
-    mine = photos[rank::world]
+    # 指纹认得出重新训练过的权重；文件名认不出
+    info: dict[str, Any] = {"model": cli_model.model_name(args)}
+    info |= {"weights": fingerprints(sam), "options": options}
+    info["image_size"] = sam.image_encoder.img_size
+    failed = work(generator, photos[rank::world], args, info)
+    merge(args.out, [p for p in photos if p.name not in failed], info)
+    if failed:
+        raise SamLiteError(f"{len(failed)} 张照片读不了：{'、'.join(failed)}")
+
+
+def work(
+    generator: SamAutomaticMaskGenerator,
+    mine: list[Path],
+    args: argparse.Namespace,
+    info: dict[str, Any],
+) -> list[str]:
+    """逐张做自己的一份，做过的跳过；返回读不了的照片的名字。"""
+    if args.overwrite:  # 先作废：半途停下，剩下的不会被当成做完的
+        for photo in mine:
+            outputs(args.out, photo)[2].unlink(missing_ok=True)
+    failed = []
     with Interrupts() as stop:
         for i, photo in enumerate(mine):
             if stop:
                 print(f"sam-lite：停下了，做完 {i}/{len(mine)} 张。", file=sys.stderr)
                 raise SystemExit(stop.exit_code)
-            done = None if args.overwrite else read_done(args.out, photo, info)
-            said = "已经做过" if done else one_photo(generator, photo, args.out, info)
+            done = read_done(args.out, photo, info)
+            try:
+                said = (
+                    "已经做过" if done else one_photo(generator, photo, args.out, info)
+                )
+            except UnreadablePhotoError as error:
+                failed.append(photo.name)
+                said = f"跳过，{error}"
             print(f"{i + 1}/{len(mine)} {photo.name}：{said}", flush=True)
-    merge(args.out, photos, info)
+    return failed
+
+
+class UnreadablePhotoError(SamLiteError):
+    """一张照片读不了，别的照片还能做。"""
+
+
+def my_share() -> tuple[int, int]:
+    """torchrun 给的（第几个进程，一共几个）；不是 torchrun 就是 (0, 1)。"""
+    rank, world = (os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE"))
+    if not rank and not world:
+        return 0, 1
+    if not (rank.isdigit() and world.isdigit() and int(rank) < int(world)):
+        raise SamLiteError(
+            f"环境变量 RANK={rank!r}、WORLD_SIZE={world!r} 说不通：不用 torchrun 就别设"
+        )
+    return int(rank), int(world)
 
 
 def find_photos(source: Path) -> list[Path]:
@@ -107,8 +150,17 @@ def find_photos(source: Path) -> list[Path]:
         return [source]
     if not source.is_dir():
         raise SamLiteError(f"找不到 {source}：要一张照片，或照片的文件夹")
-    known = Image.registered_extensions()
-    photos = [p for p in sorted(source.iterdir()) if p.suffix.lower() in known]
+    kinds = Image.registered_extensions()
+    known = {suffix for suffix, kind in kinds.items() if kind in Image.OPEN}
+    try:
+        photos = [
+            path
+            for path in sorted(source.iterdir())
+            if path.suffix.lower() in known and not path.name.startswith(".")
+            if path.is_file()
+        ]
+    except OSError as error:
+        raise SamLiteError(f"{source} 读不了：{reason(error)}") from error
     if not photos:
         raise SamLiteError(f"{source} 里没有照片（不看子文件夹）")
     return photos
@@ -123,6 +175,7 @@ def prepare_folder(out: Path, photos: list[Path], sweeping: bool) -> None:
         raise SamLiteError(f"--out {out} 就是照片的文件夹：换一个，免得结果当成照片")
     check_writable(out / "annotations.json")
     if sweeping:  # 别的进程正在写时不能清
+        sweep(out / "annotations.json")
         for photo in photos:
             for file in outputs(out, photo):
                 sweep(file)
@@ -138,14 +191,15 @@ def outputs(out: Path, photo: Path) -> tuple[Path, Path, Path]:
 
 
 def read_done(out: Path, photo: Path, info: dict[str, Any]) -> dict[str, Any] | None:
-    """做完的结果；还没做完是 None，做的时候设置不同就抛 SamLiteError。"""
+    """做完的结果；还没做完、照片换过了是 None，做的时候设置不同就抛 SamLiteError。"""
     file = outputs(out, photo)[2]
     try:
         done = json.loads(file.read_text(encoding="utf-8"))
-        made_with = done["info"]
+        made_with, image = dict(done["info"]), done["images"][0]
+        same_photo = image["bytes"] == photo.stat().st_size
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise SamLiteError(
             f"{file} 读不懂（{error}）：删掉它，或加 --overwrite"
         ) from None
@@ -155,7 +209,8 @@ def read_done(out: Path, photo: Path, info: dict[str, Any]) -> dict[str, Any] | 
             f"{file} 是用别的设置做的（{'、'.join(changed)} 不同）：换一个 --out，"
             "或加 --overwrite 全部重做"
         )
-    return done
+    complete = all(path.is_file() for path in outputs(out, photo))
+    return done if same_photo and complete else None
 
 
 def one_photo(
@@ -166,48 +221,30 @@ def one_photo(
 ) -> str:
     """做一张，写三个文件，返回一句话。JSON 最后写。"""
     start = time.perf_counter()
-    image = viz.read_photo(photo)
+    try:
+        image = viz.read_photo(photo)
+    except SamLiteError as error:
+        raise UnreadablePhotoError(str(error)) from error
     height, width = image.shape[:2]
     records = generator.generate(image)
-    labels, picture, file = outputs(out, photo)
-    save_labels(labels, masks_to_label_map(records, (height, width)))
-    masks = [to_mask(record["segmentation"]) for record in records]
-    viz.save_image(picture, viz.overlay(image, np.array(masks)) if masks else image)
-    write_json(file, coco(photo.name, (height, width), records, info))
+    labels = masks_to_label_map(records, (height, width))
+    label_file, picture, file = outputs(out, photo)
+    save_labels(label_file, labels)
+    viz.save_image(picture, overview(image, labels))
+    whole = coco(photo.name, (height, width), records, info)
+    whole["images"][0]["bytes"] = photo.stat().st_size
+    write_json(file, whole)
     return f"{len(records)} 张掩码，{time.perf_counter() - start:.1f} s"
-
-
-def save_labels(file: Path, labels: np.ndarray) -> None:
-    """标号图存成 16 位的 PNG。"""
-    if labels.max() > 65535:
-        raise SamLiteError(f"{file}：{labels.max()} 张掩码，16 位的 PNG 放不下")
-    buffer = io.BytesIO()
-    Image.fromarray(labels.astype(np.uint16)).save(buffer, format="PNG")
-    with atomic_file(file) as stream:
-        stream.write(buffer.getvalue())
-
-
-def coco(
-    name: str, size: tuple[int, int], records: list[Record], info: dict[str, Any]
-) -> dict[str, Any]:
-    """一张照片的 COCO：images 一项，每张掩码一条 annotations，第 i 条对应标号 i。"""
-    height, width = size
-    return {
-        "info": info,
-        "images": [{"id": 1, "file_name": name, "width": width, "height": height}],
-        "categories": [{"id": 1, "name": "object"}],
-        "annotations": [
-            {"id": i, "image_id": 1, "category_id": 1, "iscrowd": 0} | record
-            for i, record in enumerate(records, start=1)
-        ],
-    }
 
 
 def merge(out: Path, photos: list[Path], info: dict[str, Any]) -> None:
     """各张的 JSON 合成 annotations.json，编号重排；还有没做完的就不合。"""
     parts = []
     for photo in photos:
-        done = read_done(out, photo, info)
+        try:
+            done = read_done(out, photo, info)
+        except SamLiteError:  # 别的进程还没轮到的旧结果
+            done = None
         if done is None:
             print("其余的照片由别的进程做；最后做完的那个写 annotations.json。")
             return
@@ -221,9 +258,3 @@ def merge(out: Path, photos: list[Path], info: dict[str, Any]) -> None:
     write_json(out / "annotations.json", whole)
     total = len(whole["annotations"])
     print(f"{out / 'annotations.json'}：{len(parts)} 张照片，{total} 张掩码")
-
-
-def write_json(file: Path, data: dict[str, Any]) -> None:
-    """要么完整写好，要么一点不动。"""
-    with atomic_file(file) as stream:
-        stream.write(json.dumps(data, ensure_ascii=False).encode("utf-8"))

@@ -171,7 +171,9 @@ class ImageDecoder:
         """
         chosen = slice(1, None) if multimask_output else slice(0, 1)
         rows = torch.arange(len(sparse))
-        batch = prompts_in_cache(self.keys.shape[1], self.keys.shape[2])
+        batch = max(1, len(sparse))
+        if self.keys.device.type == "cpu":
+            batch = prompts_in_cache(self.keys.shape[1], self.keys.shape[2])
         for part, index in zip(sparse.split(batch), rows.split(batch)):
             tokens, keys = self.transform(part)
             iou = self.scores(tokens)[:, chosen]

@@ -20,6 +20,7 @@ def nms(
     """
     order = torch.argsort(scores, descending=True, stable=True)
     boxes, area = boxes[order].float(), box_area(boxes[order].float())
+    device = boxes.device
     alive = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
     keep = []
     for i in range(len(boxes)):
@@ -31,6 +32,7 @@ def nms(
         bottom_right = torch.minimum(boxes[i, 2:], rest[:, 2:])
         inter = (bottom_right - top_left).clamp(min=0).prod(dim=1)  # (N-i-1,)
         union = area[i] + area[i + 1 :] - inter
+        # 与双精度的阈值比，torchvision 也是；正好等于阈值时结果才相同。
         # 两个空框的并是 0，0/0 得 NaN，比较为假，谁也不压谁，与 torchvision 相同
-        alive[i + 1 :] &= ~(inter / union > iou_threshold)
+        alive[i + 1 :] &= ~((inter / union).cpu().double() > iou_threshold).to(device)
     return order[torch.tensor(keep, dtype=torch.int64, device=boxes.device)]

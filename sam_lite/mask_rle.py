@@ -33,7 +33,7 @@ def compact_rles(masks: torch.Tensor) -> list[RLE]:
     lengths = np.diff(position, prepend=0)
     lengths[first] = position[first]  # 每张从头数，不接着上一张
     counts = np.split(lengths.astype(np.int32), first[1:])
-    return [{"size": [H, W], "counts": mine} for mine in counts]
+    return [{"size": [H, W], "counts": mine.copy()} for mine in counts]
 
 
 def mask_to_rle_pytorch(tensor: torch.Tensor) -> list[RLE]:
@@ -67,7 +67,7 @@ def area_from_rle(rle: RLE) -> int:
 def coco_encode_rle(uncompressed_rle: RLE) -> RLE:
     """把长度的列表压成 COCO 的字符串，与 ``pycocotools`` 的结果相同。
 
-    第三段起存与前两段之前的差（相邻的列往往差不多长）；每个数拆成 5 位一组，从低位
+    第四个数起，存与前面隔一个的差（相邻的列往往差不多长）；每个数拆成 5 位一组，从低位
     起，后面还有就加 32，最后加 48 变成可见的字符。
     """
     counts = uncompressed_rle["counts"]

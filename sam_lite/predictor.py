@@ -43,7 +43,6 @@ class SamPredictor:
     def __init__(self, sam_model: Sam) -> None:
         self.model = sam_model
         self.transform = ResizeLongestSide(sam_model.image_encoder.img_size)
-        self._decoder = PromptDecoder()
         self.reset_image()
 
     @property
@@ -61,6 +60,7 @@ class SamPredictor:
         # 官方也有这四个属性，但只设成 None、从不填值；它忘了清的是上面两个尺寸
         self.orig_h = self.orig_w = self.input_h = self.input_w = None
         self.images: list[EncodedImage] = []  # set_images 编码的一批
+        self._decoder = PromptDecoder()
 
     # ---- 放进图像 --------------------------------------------------------------
 

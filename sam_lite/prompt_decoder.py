@@ -3,6 +3,7 @@
 快路在 ``mask_decoder_fast.py``，慢而易读的在 ``mask_decoder.py``。
 """
 
+import functools
 from collections.abc import Iterator, Sequence
 from math import inf
 from typing import Any
@@ -14,7 +15,7 @@ from .image_encoder import LayerNorm2d, MLPBlock
 from .mask_decoder import MLP, MaskDecoder
 from .mask_decoder_fast import ImageDecoder, Part
 from .model import Sam
-from .prompt_encoder import PromptEncoder
+from .prompt_encoder import PositionEmbeddingRandom, PromptEncoder
 from .two_way import Attention, TwoWayAttentionBlock, TwoWayTransformer
 
 
@@ -23,7 +24,7 @@ class PromptDecoder:
 
     def __init__(self) -> None:
         self.fast: ImageDecoder | None = None
-        self.made_for: Any = None  # 为哪个嵌入、哪个解码器、什么权重算的
+        self.made_for: Any = None  # 算的时候用到的张量的记号
 
     @torch.no_grad()
     def __call__(
@@ -43,7 +44,7 @@ class PromptDecoder:
         points = None if coords is None else (coords, labels)
         encoder = model.prompt_encoder
         sparse, dense = encoder(points=points, boxes=boxes, masks=mask_input)
-        if mask_input is None and is_plain(model.mask_decoder):
+        if mask_input is None and is_plain(model.mask_decoder) and is_plain(encoder):
             fast = self.refresh(model, image_embedding)
             yield from fast.decode(sparse, multimask_output, min_iou)
             return
@@ -57,49 +58,58 @@ class PromptDecoder:
         yield torch.arange(len(low_res)), low_res, iou
 
     def refresh(self, model: Sam, image_embedding: torch.Tensor) -> ImageDecoder:
-        """这张图的快路；换了图、换了解码器，或权重改过，就重新算。"""
+        """这张图的快路；换了图，或用到的权重改过，就重新算。"""
         encoder, decoder = model.prompt_encoder, model.mask_decoder
         dense = encoder.no_mask_embed.weight[:, :, None, None]  # (1, C, 1, 1)
-        made_for = image_embedding, decoder, weights_mark(encoder, decoder)
-        if self.fast is None or not same(made_for, self.made_for):
+        made_for = used_tensors_mark(encoder, decoder, image_embedding)
+        if self.fast is None or self.made_for != made_for:
             pe = encoder.get_dense_pe()
             self.fast = ImageDecoder(decoder, image_embedding, pe, dense)
             self.made_for = made_for
         return self.fast
 
 
-def same(a: tuple[Any, ...], b: tuple[Any, ...]) -> bool:
-    """同一个嵌入、同一个解码器（比身份，不比数值），权重的记号也相等。"""
-    return a[0] is b[0] and a[1] is b[1] and a[2] == b[2]
-
-
 PARTS = {MaskDecoder, TwoWayTransformer, TwoWayAttentionBlock, Attention, MLP, MLPBlock}
-PARTS |= {nn.Linear, nn.Embedding, nn.LayerNorm, LayerNorm2d, nn.ConvTranspose2d}
+PARTS |= {PromptEncoder, PositionEmbeddingRandom, LayerNorm2d, nn.Conv2d}
+PARTS |= {nn.Linear, nn.Embedding, nn.LayerNorm, nn.ConvTranspose2d}
 PARTS |= {nn.ModuleList, nn.Sequential, nn.ReLU, nn.GELU}
 
 
-def is_plain(decoder: nn.Module) -> bool:
-    """解码器的每个部件都是原来的类，没有钩子，forward 没有被换掉。"""
+def is_plain(whole: nn.Module) -> bool:
+    """每个部件都是原来的类，没有钩子，没有哪个方法被换掉。
+
+    直接改类（``MaskDecoder.forward = …``）看不出来，别这样用。
+    """
     return all(
         type(module) in PARTS
         and not module._forward_hooks
         and not module._forward_pre_hooks
-        and "forward" not in vars(module)
-        for module in decoder.modules()
+        and not any(callable(getattr(type(module), name, 0)) for name in vars(module))
+        for module in whole.modules()
     )
 
 
-def weights_mark(encoder: PromptEncoder, decoder: MaskDecoder) -> tuple[Any, ...]:
-    """快路预先用到的权重的记号：在别处改过（训练、动手改坏），就对不上了。
+def used_tensors_mark(
+    encoder: PromptEncoder, decoder: MaskDecoder, image_embedding: torch.Tensor
+) -> tuple[Any, ...]:
+    """快路预先用到的张量的记号：在别处改过（训练、动手改坏），就对不上了。
 
-    版本号记着普通的原地改动；绕过它的 ``weight.data`` 要靠总和看出来。
+    每个张量与一串渐大的系数做点积：改一个数、调换两个数，结果都会变。混合精度里同样的
+    张量乘出别的类型，所以也记下乘法的结果是什么类型。
     """
     transformer: Any = decoder.transformer
-    used = [encoder.no_mask_embed.weight, *encoder.pe_layer.buffers()]
+    used = [image_embedding, encoder.no_mask_embed.weight, *encoder.pe_layer.buffers()]
     used += transformer.final_attn_token_to_image.parameters()
     for layer in transformer.layers:
         used += layer.cross_attn_token_to_image.parameters()
         used += layer.cross_attn_image_to_token.parameters()
-    sums = torch.stack([w.detach().sum(dtype=torch.float32) for w in used])
-    marks = [(w.data_ptr(), w._version) for w in used]
-    return marks, sums.tolist(), vars(encoder).get("get_dense_pe")
+    flat = [w.detach().flatten() for w in used]
+    sums = [torch.sum(w * ramp(len(w), w.device), dtype=torch.float32) for w in flat]
+    row = encoder.no_mask_embed.weight.detach()  # (1, C)
+    return id(decoder), (row @ row.T).dtype, torch.stack(sums).tolist()
+
+
+@functools.lru_cache(maxsize=64)
+def ramp(length: int, device: torch.device) -> torch.Tensor:
+    """从 1 到 2 的系数，``(length,)``。"""
+    return torch.linspace(1, 2, length, device=device)

@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sam_lite import SamPredictor, cli, cli_auto, cli_model, viz
+from sam_lite import (
+    SamLiteError,
+    SamPredictor,
+    auto_mask_output,
+    cli,
+    cli_auto,
+    cli_model,
+    viz,
+)
 from sam_lite.mask_rle import coco_decode_rle, rle_to_mask
 
 FEW = ("--points-per-side", "3", "--pred-iou-thresh", "0")
@@ -129,12 +137,132 @@ def test_one_photo_and_no_masks(folder):
     assert not np.asarray(Image.open(out / "a.png.png")).any()
 
 
-def test_a_broken_photo_stops_with_its_name_and_keeps_the_rest(folder, capsys):
+def test_a_broken_photo_is_named_and_the_others_are_done(folder, capsys):
     (folder / "b.JPG").write_bytes(b"not a picture")
     assert run(folder) == 1
-    assert "b.JPG 不是图片" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "b.JPG 不是图片" in said.out and "1 张照片读不了：b.JPG" in said.err
+    names = [image["file_name"] for image in read(folder, "annotations.json")["images"]]
+    assert names == ["a.png", "c.png"]
+
+
+def test_only_photos_are_taken(folder):
+    """PDF（Pillow 只会写）、同名的文件夹、隐藏的文件都不是照片。"""
+    (folder / "z.pdf").write_bytes(b"%PDF")
+    (folder / "trip.jpg").mkdir()
+    (folder / "._a.png").write_bytes(b"x")
+    assert run(folder) == 0
+    assert len(read(folder, "annotations.json")["images"]) == 3
+
+
+def test_names_that_are_not_utf8(folder):
+    """从别的系统解压来的名字，Python 用代理字符表示。"""
+    odd = os.fsdecode(b"\xd5\xd5.png")
+    (folder / "a.png").rename(folder / odd)
+    assert run(folder) == 0
+    names = [image["file_name"] for image in read(folder, "annotations.json")["images"]]
+    assert odd in names
+
+
+def test_a_replaced_photo_or_a_lost_file_is_done_again(folder, capsys):
+    run(folder)
+    Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(folder / "a.png")
+    (folder.parent / "out" / "c.png.png").unlink()
+    capsys.readouterr()
+    assert run(folder) == 0
+    said = capsys.readouterr().out
+    assert said.count("已经做过") == 1 and "b.JPG：已经做过" in said
+    assert read(folder, "a.png.json")["images"][0]["width"] == 20
+
+
+def test_an_interrupted_overwrite_leaves_nothing_that_looks_done(folder, monkeypatch):
+    run(folder)
+
+    def stop(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli_auto, "one_photo", stop)
+    assert run(folder, "--min-mask-area", "7", "--overwrite") == 130
+    assert not list((folder.parent / "out").glob("?.*.json"))
+
+
+def test_overwriting_by_two_processes_tolerates_old_results(folder, monkeypatch):
+    """先做完的那个进程，碰到另一个还没重做的旧结果，等它就是。"""
+    run(folder)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in "01":
+        monkeypatch.setenv("RANK", rank)
+        assert run(folder, "--min-mask-area", "7", "--overwrite") == 0
+    assert read(folder, "annotations.json")["info"]["options"]["min_mask_area"] == 7
+
+
+def test_leftovers_are_swept_only_when_alone(folder, monkeypatch):
+    from sam_lite.atomic import _prefix
+
     out = folder.parent / "out"
-    assert (out / "a.png.json").exists() and not (out / "b.JPG.json").exists()
+    out.mkdir()
+    stale = out / f"{_prefix(out / 'a.png.json')}0123.tmp"
+    stale.write_bytes(b"x")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    run(folder)
+    assert stale.exists()
+    monkeypatch.delenv("WORLD_SIZE")
+    monkeypatch.delenv("RANK")
+    run(folder)
+    assert not stale.exists()
+
+
+@pytest.mark.parametrize("words", [("0", ""), ("", "2"), ("x", "2"), ("2", "2")])
+def test_nonsense_from_the_launcher_is_refused(folder, monkeypatch, capsys, words):
+    for name, word in zip(("RANK", "WORLD_SIZE"), words, strict=True):
+        if word:
+            monkeypatch.setenv(name, word)
+    assert run(folder) == 1
+    assert "说不通" in capsys.readouterr().err
+
+
+def test_labels_beyond_eight_bits(tmp_path):
+    labels = np.array([[0, 300], [65535, 1]])
+    auto_mask_output.save_labels(tmp_path / "a.png", labels)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.png")), labels)
+    with pytest.raises(SamLiteError, match="65536 张"):
+        auto_mask_output.save_labels(tmp_path / "b.png", labels + 1)
+
+
+def test_the_overview_shows_every_label():
+    image = np.full((6, 9, 3), 100, np.uint8)
+    labels = np.zeros((6, 9), int)
+    labels[:, 3:6], labels[:, 6:] = 1, 2
+    picture = auto_mask_output.overview(image, labels)
+    assert (picture[3, 1] == 100).all()
+    assert (picture[3, 3] == 255).all() and (picture[3, 6] == 255).all()  # 交界
+    assert not (picture[3, 4] == picture[3, 7]).all()
+
+
+def test_an_unwritable_folder_is_known_before_the_model_is_read(
+    folder, monkeypatch, capsys
+):
+    def refuse(path):
+        raise SamLiteError("写不了")
+
+    monkeypatch.setattr(cli_auto, "check_writable", refuse)
+    monkeypatch.setattr(cli_model, "load_predictor", lambda args: pytest.fail("太晚"))
+    assert run(folder) == 1
+    assert "写不了" in capsys.readouterr().err
+
+
+def test_the_memory_limit_reaches_the_generator(folder, monkeypatch):
+    seen = []
+    real = cli_auto.SamAutomaticMaskGenerator
+
+    def spy(*args, **options):
+        seen.append(options)
+        return real(*args, **options)
+
+    monkeypatch.setattr(cli_auto, "SamAutomaticMaskGenerator", spy)
+    run(folder, "--memory-limit-mb", "77")
+    assert seen[0]["memory_limit_mb"] == 77 and seen[0]["points_per_batch"] == "auto"
 
 
 def test_interrupt_finishes_the_photo_at_hand(folder, monkeypatch, capsys):

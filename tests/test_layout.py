@@ -24,7 +24,7 @@ CHAPTERS = [
     "auto_mask",
 ]
 GROUND_FLOOR = {"config", "ops", "errors", "checks", "official_files", "atomic"}
-GROUND_FLOOR |= {"checks_tensors", "extras"}
+GROUND_FLOOR |= {"checks_tensors", "extras", "viz"}
 # 一章太长时分出去的房间：属于那一章，只能用更早的章
 ROOMS = {
     "weights_reading": "weights",
@@ -36,6 +36,7 @@ ROOMS = {
     "auto_mask_grid": "auto_mask",
     "auto_mask_options": "auto_mask",
     "auto_mask_records": "auto_mask",
+    "auto_mask_output": "auto_mask",
     "mask_nms": "auto_mask",
     "mask_regions": "auto_mask",
     "mask_rle": "auto_mask",

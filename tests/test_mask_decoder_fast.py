@@ -9,7 +9,7 @@ from torch import nn
 
 from sam_lite import SamPredictor, mask_decoder_fast
 from sam_lite.mask_decoder_fast import ImageDecoder, prompts_in_cache
-from sam_lite.prompt_decoder import PromptDecoder, is_plain
+from sam_lite.prompt_decoder import is_plain
 
 CLICK = {"point_coords": np.array([[20.0, 30.0]]), "point_labels": np.array([1])}
 
@@ -173,6 +173,35 @@ class Low(nn.Module):
         return self.inner(x) + 0.1 * x[..., : self.inner.out_features]
 
 
+def permute_silently(sam) -> None:
+    weight = sam.mask_decoder.transformer.layers[1].cross_attn_image_to_token.q_proj
+    weight.weight.data.copy_(weight.weight.data.flip(0))
+
+
+def change_final_attention(sam) -> None:
+    final = sam.mask_decoder.transformer.final_attn_token_to_image
+    final.k_proj.weight.data.mul_(1.7)
+
+
+def pre_hook(sam) -> None:
+    mlp = sam.mask_decoder.transformer.layers[1].mlp
+    mlp.register_forward_pre_hook(lambda m, inputs: (2 * inputs[0],))
+
+
+def replace_predict_masks(sam) -> None:
+    right = sam.mask_decoder.predict_masks
+
+    def twice(*args):
+        masks, iou = right(*args)
+        return 2 * masks, iou
+
+    sam.mask_decoder.predict_masks = twice
+
+
+def hook_the_prompt_encoder(sam) -> None:
+    sam.prompt_encoder.register_forward_hook(lambda m, i, out: (2 * out[0], out[1]))
+
+
 def wrap_linear(sam) -> None:
     attention = sam.mask_decoder.transformer.final_attn_token_to_image
     attention.q_proj = Low(attention.q_proj)
@@ -186,6 +215,11 @@ CHANGES = [
     replace_position_code,
     change_upscaling,
     hook,
+    pre_hook,
+    permute_silently,
+    change_final_attention,
+    replace_predict_masks,
+    hook_the_prompt_encoder,
     replace_forward,
     wrap_linear,
 ]
@@ -205,6 +239,41 @@ def test_a_changed_model_is_noticed_on_the_same_picture(predictor, change):
         right = slow(predictor.model, image, sparse, True)[0][0].numpy()
     assert np.abs(after - before).max() > 1e-3
     np.testing.assert_allclose(after, right, atol=2e-5, rtol=1e-4)
+
+
+def test_a_changed_embedding_is_noticed(predictor):
+    """嵌入原地改过，或整个换掉，都重新算。"""
+    before = predictor.predict(**CLICK)[2]
+    predictor.features.mul_(0.3)
+    changed = predictor.predict(**CLICK)[2]
+    predictor.features = predictor.features / 0.3
+    back = predictor.predict(**CLICK)[2]
+    assert np.abs(changed - before).max() > 1e-2
+    np.testing.assert_allclose(back, before, atol=1e-4)
+
+
+def test_mixed_precision_does_not_leave_its_types_behind(predictor):
+    before = predictor.predict(**CLICK)[2]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = predictor.predict(**CLICK)[2]
+    after = predictor.predict(**CLICK)[2]
+    np.testing.assert_array_equal(before, after)
+    assert 0 < np.abs(mixed - before).max() < 0.2 * np.abs(before).max()
+
+
+def test_a_model_made_in_inference_mode(small_sam):
+    with torch.inference_mode():
+        sam = copy.deepcopy(small_sam)
+        predictor = SamPredictor(sam)
+        predictor.set_image(np.zeros((40, 64, 3), np.uint8))
+    predictor.predict(**CLICK)
+    assert made(predictor) is not None
+
+
+def test_forgetting_the_picture_forgets_its_decoder(predictor):
+    predictor.predict(**CLICK)
+    predictor.reset_image()
+    assert made(predictor) is None
 
 
 def test_a_mask_prompt_takes_the_readable_path(predictor):
@@ -231,4 +300,3 @@ def test_training_keeps_its_gradients(small_sam):
     }
     (out,) = small_sam([record], multimask_output=True)
     assert out["low_res_logits"].requires_grad
-    assert PromptDecoder().fast is None

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -9,7 +10,8 @@ def iou(a: torch.Tensor, b: torch.Tensor) -> float:
     height = max(0.0, float(min(a[3], b[3]) - max(a[1], b[1])))
     inter = width * height
     union = float(box_area(a[None]) + box_area(b[None])) - inter
-    return inter / union if union else 0.0
+    # torchvision 算的是单精度的商，再与双精度的阈值比
+    return float(np.float32(inter) / np.float32(union)) if union else 0.0
 
 
 def nms_by_loop(boxes, scores, threshold) -> list[int]:

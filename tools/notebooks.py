@@ -64,7 +64,12 @@ def clean(notebook: nbformat.NotebookNode) -> None:
         cell.metadata = nbformat.from_dict(keep)
         cell.id = f"cell-{number:03d}"
         if cell.cell_type == "code":
-            cell.outputs = merge_streams(cell.outputs)
+            cell.outputs = merge_streams([o for o in cell.outputs if not is_widget(o)])
+
+
+def is_widget(output: nbformat.NotebookNode) -> bool:
+    """控件的输出：网页上显示不了，编号又每次不同，不存。"""
+    return "application/vnd.jupyter.widget-view+json" in output.get("data", {})
 
 
 def merge_streams(outputs: list) -> list:

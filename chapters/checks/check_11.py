@@ -308,7 +308,7 @@ def ex_11_4(label_map) -> None:
             "每个框只要一张：multimask_output=False。",
         )
         expect(
-            got.shape == size, f"标签图的形状应是 {size}，你的是 {tuple(got.shape)}。"
+            got.shape == size, f"标号图的形状应是 {size}，你的是 {tuple(got.shape)}。"
         )
         expect(
             got.dtype.kind in "iu" or np.array_equal(got, got.astype(int)),
@@ -328,7 +328,7 @@ def paint(size, boxes, order, first: int = 1) -> np.ndarray:
 
 
 def label_hint(got, right, size, boxes, scores) -> str:
-    """标签图错在哪里。"""
+    """标号图错在哪里。"""
     order = np.argsort(scores)
     if np.array_equal(got > 0, right > 0) is False and got.max() == len(boxes) - 1:
         return "第 0 个框和背景都写成了 0：第 i 个框的标签是 i + 1。"
@@ -342,7 +342,7 @@ def label_hint(got, right, size, boxes, scores) -> str:
         return "标签成了分数的名次：第 i 个框的标签是 i + 1，与分数无关。"
     if np.array_equal(got > 0, right > 0):
         return "物体的范围对，重叠处归错了：归预测的 IoU 高的那个框。"
-    return "标签图不对：背景 0，第 i 个框的掩码处是 i + 1。"
+    return "标号图不对：背景 0，第 i 个框的掩码处是 i + 1。"
 
 
 # ---- 练习 11.5 ------------------------------------------------------------------

@@ -57,7 +57,7 @@ def _batched_nms(
             bottom_right = torch.minimum(boxes[rivals, 2:], boxes[i, 2:])
             inter = (bottom_right - top_left).clamp(min=0).prod(dim=1)
             union = _box_area(boxes[rivals]) + _box_area(boxes[i : i + 1]) - inter
-            if bool((inter / union > iou_threshold).any()):
+            if bool(((inter / union).double() > iou_threshold).any()):
                 continue
         keep.append(i)
     return torch.tensor(keep, dtype=torch.int64, device=boxes.device)
