@@ -49,7 +49,6 @@ class ImageDecoder:
         dense: torch.Tensor,
     ) -> None:
         self.decoder = decoder
-        self.transformer: Any = decoder.transformer
         self.size = image_embedding.shape[-2:]
         self.keys = (image_embedding + dense).flatten(2).transpose(1, 2).contiguous()
         pe = image_pe.flatten(2).transpose(1, 2)  # (1, P, C)
@@ -80,7 +79,8 @@ class ImageDecoder:
 
         形状：稀疏嵌入 ``(B, N, C)`` -> 词元 ``(B, 5+N, C)``、图像 ``(B, P, C)``。
         """
-        decoder, transformer = self.decoder, self.transformer
+        decoder = self.decoder
+        transformer: Any = decoder.transformer  # 每次现取：可能整个换过
         output = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
         output = output.expand(len(sparse), -1, -1)  # (B, 5, C)
         point_embedding = torch.cat([output, sparse], dim=1)  # (B, T, C)

@@ -103,8 +103,8 @@ def used_tensors_mark(
     for layer in transformer.layers:
         used += layer.cross_attn_token_to_image.parameters()
         used += layer.cross_attn_image_to_token.parameters()
-    flat = [w.detach().flatten() for w in used]
-    sums = [torch.sum(w * ramp(len(w), w.device), dtype=torch.float32) for w in flat]
+    flat = [w.detach().flatten().float() for w in used]
+    sums = [w.dot(ramp(len(w), w.device)) for w in flat]
     row = encoder.no_mask_embed.weight.detach()  # (1, C)
     return id(decoder), (row @ row.T).dtype, torch.stack(sums).tolist()
 

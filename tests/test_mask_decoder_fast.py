@@ -202,6 +202,13 @@ def hook_the_prompt_encoder(sam) -> None:
     sam.prompt_encoder.register_forward_hook(lambda m, i, out: (2 * out[0], out[1]))
 
 
+def replace_the_transformer(sam) -> None:
+    """交叉注意力没有变，变的是 MLP：预先算好的还对，别的要用新的。"""
+    new = copy.deepcopy(sam.mask_decoder.transformer)
+    new.layers[0].mlp.lin2.weight.data.mul_(1.5)
+    sam.mask_decoder.transformer = new
+
+
 def wrap_linear(sam) -> None:
     attention = sam.mask_decoder.transformer.final_attn_token_to_image
     attention.q_proj = Low(attention.q_proj)
@@ -221,6 +228,7 @@ CHANGES = [
     replace_predict_masks,
     hook_the_prompt_encoder,
     replace_forward,
+    replace_the_transformer,
     wrap_linear,
 ]
 
