@@ -27,6 +27,7 @@ GROUND_FLOOR = {"config", "ops", "errors", "checks", "official_files", "atomic"}
 GROUND_FLOOR |= {"checks_tensors", "extras", "viz"}
 # 一章太长时分出去的房间：属于那一章，只能用更早的章
 ROOMS = {
+    "attention_fast": "attention",
     "weights_reading": "weights",
     "weights_huggingface": "weights",
     "mask_decoder_fast": "predictor",
