@@ -1,12 +1,13 @@
 """自动掩码：参数的报错、结果的形式、多出来的功能。与官方逐条相同见 parity/。"""
 
 import sys
+import warnings
 
 import numpy as np
 import pytest
 import torch
 
-from sam_lite import SamLiteError
+from sam_lite import SamLiteError, SamLiteWarning
 from sam_lite.auto_mask import SamAutomaticMaskGenerator
 from sam_lite.auto_mask_grid import (
     batched_mask_to_box,
@@ -15,7 +16,7 @@ from sam_lite.auto_mask_grid import (
     generate_crop_boxes,
     is_box_near_crop_edge,
 )
-from sam_lite.auto_mask_options import prompts_at_once
+from sam_lite.auto_mask_options import largest_batch, prompts_at_once
 from sam_lite.auto_mask_records import masks_to_label_map
 from sam_lite.mask_rle import coco_decode_rle, rle_to_mask
 
@@ -162,6 +163,21 @@ def test_batches_do_not_change_the_result(small_sam, batch):
     ):
         assert mine["bbox"] == record["bbox"]
         np.testing.assert_array_equal(mine["segmentation"], record["segmentation"])
+
+
+def test_a_batch_that_is_lowered_is_said(small_sam):
+    """比默认的 64 还大、缓存又放不下的，说一声；默认的减小了不说。"""
+    fit = largest_batch(small_sam)
+    with pytest.warns(SamLiteWarning, match=f"{fit + 1} 用不上.*最多 {fit} 个") as said:
+        SamAutomaticMaskGenerator(small_sam, points_per_batch=fit + 1)
+    assert said[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        SamAutomaticMaskGenerator(small_sam, points_per_batch=fit)
+        SamAutomaticMaskGenerator(small_sam, points_per_batch="auto")
+        small_sam.prompt_encoder.image_embedding_size = (640, 640)
+        assert largest_batch(small_sam) == 1
+        SamAutomaticMaskGenerator(small_sam)
 
 
 def test_auto_batches_follow_the_memory_limit(small_sam):
