@@ -22,12 +22,7 @@ from .auto_mask_grid import (
     uncrop_masks,
     uncrop_points,
 )
-from .auto_mask_options import (
-    check_options,
-    progress_bar,
-    prompts_at_once,
-    warn_if_lowered,
-)
+from .auto_mask_options import check_options, progress_bar, prompts_at_once
 from .auto_mask_records import (
     MaskData,
     Record,
@@ -57,8 +52,8 @@ class SamAutomaticMaskGenerator:
     - 小图的裁图可能一个像素也没有，官方在缩放时出错，这里跳过；
     - 苹果芯片的 MPS 没有 float64，官方在那里出错，这里坐标用 float32。
 
-    CPU 上 ``points_per_batch`` 再大，一批也不超过处理器缓存放得下的（vit_b 是 4 个点）：
-    结果不变，更快。写得比默认的 64 还大、又用不上时，发出 SamLiteWarning。
+    CPU 上 ``points_per_batch`` 再大，一批也不超过处理器缓存放得下的（vit_b 是 4 个
+    点）：结果不变，更快。写得比默认的 64 还大、又用不上时，发出 SamLiteWarning。
 
     参数：
         model: 一个 Sam。
@@ -103,8 +98,7 @@ class SamAutomaticMaskGenerator:
         memory_limit_mb: int = 1024,
     ) -> None:
         options = {k: v for k, v in locals().items() if k not in ("self", "model")}
-        check_options(options)
-        warn_if_lowered(points_per_batch, model)
+        check_options(options, model)
         self.predictor = SamPredictor(model)
         self.decoder = PromptDecoder()
         self.points_per_batch = points_per_batch

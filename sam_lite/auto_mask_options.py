@@ -18,7 +18,7 @@ OUTPUT_MODES = ("binary_mask", "uncompressed_rle", "coco_rle")
 OFFICIAL_BATCH = 64  # points_per_batch 的默认值，照官方
 
 
-def check_options(options: dict[str, Any]) -> None:
+def check_options(options: dict[str, Any], model: Sam) -> None:
     """查 SamAutomaticMaskGenerator 的全部参数，不合理的抛 SamLiteError。"""
     scores = "pred_iou_thresh", "stability_score_thresh", "stability_score_offset"
     for name in (*scores, "box_nms_thresh", "crop_nms_thresh", "crop_overlap_ratio"):
@@ -41,6 +41,7 @@ def check_options(options: dict[str, Any]) -> None:
     if options["min_mask_region_area"] > 0:
         require("skimage.measure", "min_mask_region_area")
     check_points(options)
+    warn_if_lowered(options["points_per_batch"], model)
 
 
 def warn_if_lowered(asked: int | str, model: Sam) -> None:
@@ -56,7 +57,7 @@ def warn_if_lowered(asked: int | str, model: Sam) -> None:
             f"points_per_batch={asked} 用不上：CPU 上一批最多 {fit} 个点，"
             "再多也不更快。结果不变。"
         )
-        warnings.warn(text, SamLiteWarning, stacklevel=3)
+        warnings.warn(text, SamLiteWarning, stacklevel=4)  # 指到造生成器的那一行
 
 
 def check_points(options: dict[str, Any]) -> None:

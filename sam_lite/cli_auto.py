@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from . import cli_model, viz
@@ -85,7 +84,7 @@ def auto(args: argparse.Namespace) -> None:
     photos = find_photos(args.input)
     rank, world = my_share()
     prepare_folder(args.out, photos, sweeping=world == 1)
-    args.device = my_device(args.device)
+    args.device = cli_model.local_device(args.device)
     sam = cli_model.load_predictor(args).model
     options = settings(args, sam.name)
     generator = SamAutomaticMaskGenerator(
@@ -156,21 +155,6 @@ def my_share() -> tuple[int, int]:
             f"环境变量 RANK={rank!r}、WORLD_SIZE={world!r} 说不通：不用 torchrun 就别设"
         )
     return int(rank), int(world)
-
-
-def my_device(name: str) -> str:
-    """torchrun 的几个进程各用一块 NVIDIA 显卡；点了名的（``cuda:1``）照它。
-
-    进程比显卡多时轮着用。
-    """
-    place = os.environ.get("LOCAL_RANK", "")
-    if name == "auto" and place:
-        name = cli_model.pick_device(name)
-    if name != "cuda" or not place:
-        return name
-    if not place.isdigit():
-        raise SamLiteError(f"环境变量 LOCAL_RANK={place!r} 说不通：不用 torchrun 就别设")
-    return f"cuda:{int(place) % max(1, torch.cuda.device_count())}"
 
 
 def find_photos(source: Path) -> list[Path]:

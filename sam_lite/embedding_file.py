@@ -52,7 +52,7 @@ def fingerprints(sam: Sam, whole: bool = False) -> str:
 def digest(features: torch.Tensor) -> str:
     """张量内容的 SHA-256，十六进制：坏了一位也变。"""
     raw = features.detach().cpu().flatten().view(torch.uint8)  # numpy 没有 bfloat16
-    return hashlib.sha256(raw.numpy()).hexdigest()
+    return hashlib.sha256(raw.numpy().tobytes()).hexdigest()
 
 
 def describe_model(sam: Sam) -> dict[str, str]:
@@ -110,8 +110,8 @@ def load_embedding(
         ) from error
     if metadata.get("sha256", intact := digest(features)) != intact:
         raise SamLiteError(
-            f"{path} 的内容和存的时候不同（SHA-256 对不上）：文件在磁盘上或传的路上坏了，"
-            "或者有人改过。重新编码，再用 save_embedding 存一份。"
+            f"{path} 的内容和存的时候不同（SHA-256 对不上）：文件在磁盘上或传的路上"
+            "坏了，或者有人改过。重新编码，再用 save_embedding 存一份。"
         )
     original, resized = read_sizes(path, metadata, sam, size)
     check_features(f"{path} 里的 features", features, sam)
