@@ -132,4 +132,4 @@ def calculate_stability_score(
 
 def count(masks: torch.Tensor) -> torch.Tensor:
     """每张掩码有几个像素。形状：布尔 ``(..., H, W) -> (...)``，整数。"""
-    return masks.flatten(-2).sum(dim=-1, dtype=torch.int32)
+    return masks.flatten(-2).sum(dim=-1)

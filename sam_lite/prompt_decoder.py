@@ -44,6 +44,9 @@ class PromptDecoder:
         points = None if coords is None else (coords, labels)
         encoder = model.prompt_encoder
         sparse, dense = encoder(points=points, boxes=boxes, masks=mask_input)
+        if len(sparse) == 0:  # 一组也没有，不必算；OneFlow 乘空矩阵会中止进程
+            yield nothing(encoder, model.mask_decoder, multimask_output)
+            return
         if mask_input is None and is_plain(model.mask_decoder) and is_plain(encoder):
             fast = self.refresh(model, image_embedding)
             yield from fast.decode(sparse, multimask_output, min_iou)
@@ -67,6 +70,14 @@ class PromptDecoder:
             self.fast = ImageDecoder(decoder, image_embedding, pe, dense)
             self.made_for = made_for
         return self.fast
+
+
+def nothing(encoder: PromptEncoder, decoder: MaskDecoder, multimask: bool) -> Part:
+    """零组提示的结果，形状照常。"""
+    weight, (height, width) = encoder.no_mask_embed.weight, encoder.mask_input_size
+    count = decoder.num_multimask_outputs if multimask else 1
+    iou = weight.new_zeros((0, count))
+    return torch.arange(0), weight.new_zeros((0, count, height, width)), iou
 
 
 PARTS = {MaskDecoder, TwoWayTransformer, TwoWayAttentionBlock, Attention, MLP, MLPBlock}
