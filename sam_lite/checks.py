@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from . import ops
 from .errors import SamLiteError, problem
 
 LARGEST_LOGIT = 1e4  # 掩码 logits 一般在 ±50 之内；再大，半精度里会溢出
@@ -55,7 +56,7 @@ def numbers(name: str, value: Any, kinds: str = "iuf") -> np.ndarray:
     """
     try:
         if isinstance(value, torch.Tensor):
-            value = value.detach().cpu()
+            value = ops.detach(value).cpu()
             if value.dtype == torch.bfloat16:  # numpy 没有这个类型
                 value = value.float()
         array = np.asarray(value)

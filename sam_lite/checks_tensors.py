@@ -56,8 +56,7 @@ def check_values(name: str, value: torch.Tensor) -> tuple[float, float]:
     """全部有限，否则抛 SamLiteError。返回最小、最大值，一个数也没有时是两个 0。"""
     if 0 in value.shape:
         return 0.0, 0.0
-    value = value.detach()
-    low, high = ops.lowest_highest(value)
+    low, high = ops.lowest_highest(ops.detach(value))
     if not float("-inf") < low <= high < float("inf"):
         raise problem(name, "无穷大或 NaN", "有限的数")
     return low, high

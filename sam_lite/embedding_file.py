@@ -65,7 +65,7 @@ def save_embedding(path: str | Path, sam: Sam, image: EncodedImage) -> None:
     metadata = describe_model(sam)
     for key in ("original_size", "input_size"):
         metadata[key] = " ".join(map(str, getattr(image, key)))
-    features = image.features.detach().cpu().contiguous()
+    features = ops.detach(image.features).cpu().contiguous()
     data = ops.to_safetensors({"features": features}, metadata)
     with atomic_file(path) as file:
         file.write(data)

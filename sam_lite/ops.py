@@ -150,6 +150,24 @@ def argsort_descending(scores: torch.Tensor) -> torch.Tensor:
     return torch.argsort(scores, descending=True, stable=True)
 
 
+def detach(tensor: torch.Tensor) -> torch.Tensor:
+    """不带梯度的同一个张量。
+
+    OneFlow 0.9 的 detach 会弄丢视图的起点（``x[1:].detach()[0]`` 给的是 ``x[0]``），先
+    复制一份。
+    """
+    return tensor.clone().detach() if ONEFLOW else tensor.detach()
+
+
+def count_true(masks: torch.Tensor) -> torch.Tensor:
+    """每张掩码有几个像素。形状：布尔 ``(..., H, W) -> (...)``，整数。
+
+    用 int32 累加快一倍；OneFlow 的 sum 没有 dtype。
+    """
+    flat = masks.flatten(-2)
+    return flat.sum(dim=-1) if ONEFLOW else flat.sum(dim=-1, dtype=torch.int32)
+
+
 def lowest_highest(value: torch.Tensor) -> tuple[float, float]:
     """最小、最大值；有 NaN 时两个都是 NaN。OneFlow 求最值会漏掉 NaN，另查一遍。"""
     if ONEFLOW and bool((value != value).any()):
@@ -171,6 +189,12 @@ def put_state(module: nn.Module, state: dict[str, torch.Tensor]) -> None:
         module.to(next(iter(state.values())).dtype).load_state_dict(state, strict=True)
     else:
         module.load_state_dict(state, strict=True, assign=True)
+
+
+def lacks_half(dtype: torch.dtype | None, device: torch.device) -> bool:
+    """这个后端在这个设备上算不了这种半精度：OneFlow 在 CPU 上。"""
+    halves = torch.float16, torch.bfloat16
+    return ONEFLOW and device.type == "cpu" and dtype in halves
 
 
 def read_safetensors(path: Path) -> dict[str, torch.Tensor]:

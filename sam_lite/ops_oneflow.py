@@ -47,7 +47,7 @@ def resize_antialiased(image: torch.Tensor, size: tuple[int, int]) -> torch.Tens
     形状：``(B, C, H, W) -> (B, C, size[0], size[1])``。
     """
     B, C, H, W = image.shape
-    planes = image.detach().cpu().float().numpy().reshape(B * C, H, W)
+    planes = image.cpu().float().numpy().reshape(B * C, H, W)
     bilinear = Image.Resampling.BILINEAR
     resized = [
         np.asarray(Image.fromarray(plane).resize((size[1], size[0]), bilinear))

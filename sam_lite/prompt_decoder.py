@@ -100,6 +100,7 @@ def is_plain(whole: nn.Module) -> bool:
     )
 
 
+@torch.no_grad()
 def used_tensors_mark(
     encoder: PromptEncoder, decoder: MaskDecoder, image_embedding: torch.Tensor
 ) -> tuple[Any, ...]:
@@ -114,9 +115,9 @@ def used_tensors_mark(
     for layer in transformer.layers:
         used += layer.cross_attn_token_to_image.parameters()
         used += layer.cross_attn_image_to_token.parameters()
-    flat = [w.detach().flatten().float() for w in used]
+    flat = [w.flatten().float() for w in used]
     sums = [w.dot(ramp(len(w), w.device)) for w in flat]
-    row = encoder.no_mask_embed.weight.detach()  # (1, C)
+    row = encoder.no_mask_embed.weight  # (1, C)
     return id(decoder), (row @ row.T).dtype, torch.stack(sums).tolist()
 
 

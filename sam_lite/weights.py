@@ -51,6 +51,8 @@ def load(
         wanted = "torch 的 float16、bfloat16、float32、float64 之一"
         raise problem("dtype", repr(dtype), wanted)
     target = check_device(device)
+    if ops.lacks_half(dtype, target):
+        raise problem("dtype", repr(dtype), "float32：OneFlow 的 CPU 上没有半精度")
     path = find_weights(name_or_path)
     state = read_state_dict(path)
     config = recognize(state, path)
