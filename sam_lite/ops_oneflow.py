@@ -70,7 +70,8 @@ def to_array(data: bytes, kind: str, shape: tuple[int, ...]) -> np.ndarray:
 
 def widen(halves: np.ndarray) -> np.ndarray:
     """bfloat16 的 16 位（存成 uint16）换成 float32：后面补 16 个 0。"""
-    return (halves.astype(np.uint32) << 16).view(np.float32)
+    bits = np.asarray(halves.astype(np.uint32) << 16)  # 0 维的移位成了标量，变回数组
+    return bits.view(np.float32)
 
 
 def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
