@@ -56,7 +56,8 @@ test-official: $(TEST)
 
 test-oneflow: $(TEST) $(ONEFLOW)
 	PYTHONPATH=. $(BIN)/python tests/with_oneflow/reference.py $(ONEFLOW_REFERENCE)
-	SAM_LITE_REFERENCE=$(ONEFLOW_REFERENCE) PYTHONPATH=. $(VENV_ONEFLOW)/bin/python -m pytest --confcutdir=tests/with_oneflow tests/with_oneflow
+	SAM_LITE_REFERENCE=$(ONEFLOW_REFERENCE) PYTHONPATH=. $(VENV_ONEFLOW)/bin/python -m pytest --confcutdir=tests/with_oneflow tests/with_oneflow; status=$$?; \
+	$(BIN)/python tests/with_oneflow/status.py $(ONEFLOW_REFERENCE)/report.json --ran $(if $(REPORT),--markdown $(REPORT)); exit $$status
 
 bench: $(BENCH)
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
