@@ -2,7 +2,8 @@
 
     python tests/with_oneflow/status.py 报告.json [--ran] [--markdown 记录.md]
 
---ran 是刚刚运行过；给了 --markdown，就把报告写成一页 Markdown（``benchmarks/oneflow.md`` 是这样来的）。
+--ran 是刚刚运行过；给了 --markdown，就把报告写成一页 Markdown，
+``benchmarks/oneflow.md`` 是这样来的。
 """
 
 import json
@@ -42,7 +43,7 @@ def markdown(facts: dict[str, Any]) -> str:
         "## 结果相差多少",
         "",
         "每一行是一项的全部输出里最大的绝对误差；布尔的掩码是不同的像素占几成，框和点要"
-        "一模一样。缩放（`resize`）的像素在 0–255 之间。",
+        "一模一样。缩放（`resize`）的像素除以 255。",
         "",
         "| 项 | 最大的差 |",
         "| --- | --- |",
