@@ -45,6 +45,9 @@ class PromptDecoder:
         points = None if coords is None else (coords, labels)
         encoder = model.prompt_encoder
         sparse, dense = encoder(points=points, boxes=boxes, masks=mask_input)
+        if len(sparse) == 0:  # 一组也没有，不必算；OneFlow 乘空矩阵会中止进程
+            yield nothing(encoder, model.mask_decoder, multimask_output)
+            return
         if mask_input is None and is_plain(model.mask_decoder) and is_plain(encoder):
             fast = self.refresh(model, image_embedding)
             yield from fast.decode(sparse, multimask_output, min_iou)
@@ -70,6 +73,14 @@ class PromptDecoder:
         return self.fast
 
 
+def nothing(encoder: PromptEncoder, decoder: MaskDecoder, multimask: bool) -> Part:
+    """零组提示的结果，形状照常。"""
+    weight, (height, width) = encoder.no_mask_embed.weight, encoder.mask_input_size
+    count = decoder.num_multimask_outputs if multimask else 1
+    iou = weight.new_zeros((0, count))
+    return torch.arange(0), weight.new_zeros((0, count, height, width)), iou
+
+
 PARTS = {MaskDecoder, TwoWayTransformer, TwoWayAttentionBlock, Attention, MLP, MLPBlock}
 PARTS |= {PromptEncoder, PositionEmbeddingRandom, LayerNorm2d, nn.Conv2d}
 PARTS |= {nn.Linear, ops.Linear, nn.Embedding, nn.LayerNorm, nn.ConvTranspose2d}
@@ -90,6 +101,7 @@ def is_plain(whole: nn.Module) -> bool:
     )
 
 
+@torch.no_grad()
 def used_tensors_mark(
     encoder: PromptEncoder, decoder: MaskDecoder, image_embedding: torch.Tensor
 ) -> tuple[Any, ...]:
@@ -104,9 +116,9 @@ def used_tensors_mark(
     for layer in transformer.layers:
         used += layer.cross_attn_token_to_image.parameters()
         used += layer.cross_attn_image_to_token.parameters()
-    flat = [w.detach().flatten().float() for w in used]
+    flat = [w.flatten().float() for w in used]
     sums = [w.dot(ramp(len(w), w.device)) for w in flat]
-    row = encoder.no_mask_embed.weight.detach()  # (1, C)
+    row = encoder.no_mask_embed.weight  # (1, C)
     return id(decoder), (row @ row.T).dtype, torch.stack(sums).tolist()
 
 
