@@ -20,6 +20,11 @@ from .prompt_encoder import PositionEmbeddingRandom, PromptEncoder
 from .two_way import Attention, TwoWayAttentionBlock, TwoWayTransformer
 
 
+# 快路每个词元、每个头都要和整张图像乘一遍，词元一多，还不如把图像投影一次；在 vit_b
+# 上两条路在二三十个点处一样快
+MANY = 20
+
+
 class PromptDecoder:
     """提示 -> 低分辨率的掩码：能走快路就走，并记住这张图的快路，下次再用。"""
 
@@ -39,7 +44,8 @@ class PromptDecoder:
         """编码提示、解码，一小批一小批地给出，同 ImageDecoder.decode。
 
         prompts 是 point_coords、point_labels、boxes、mask_input，同 predict_torch。有
-        掩码提示，或解码器不是原样的，就照走 MaskDecoder，一批给完，不看 min_iou。
+        掩码提示，一组里词元太多，或解码器不是原样的，就照走 MaskDecoder，一批给完，不看
+        min_iou。
         """
         coords, labels, boxes, mask_input = prompts
         points = None if coords is None else (coords, labels)
@@ -48,7 +54,8 @@ class PromptDecoder:
         if len(sparse) == 0:  # 一组也没有，不必算；OneFlow 乘空矩阵会中止进程
             yield nothing(encoder, model.mask_decoder, multimask_output)
             return
-        if mask_input is None and is_plain(model.mask_decoder) and is_plain(encoder):
+        few = mask_input is None and sparse.shape[1] <= MANY
+        if few and is_plain(model.mask_decoder) and is_plain(encoder):
             fast = self.refresh(model, image_embedding)
             yield from fast.decode(sparse, multimask_output, min_iou)
             return
