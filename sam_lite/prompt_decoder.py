@@ -19,7 +19,6 @@ from .model import Sam
 from .prompt_encoder import PositionEmbeddingRandom, PromptEncoder
 from .two_way import Attention, TwoWayAttentionBlock, TwoWayTransformer
 
-
 # 快路每个词元、每个头都要和整张图像乘一遍，词元一多，还不如把图像投影一次；在 vit_b
 # 上两条路在二三十个点处一样快
 MANY = 20
