@@ -138,6 +138,13 @@ function render({ model, el }) {
   });
   canvas.addEventListener("blur", () => ((cross = corner = null), draw()));
 
+  // 画布上的按键不归 JupyterLab 管；按着 Ctrl 时放行，Ctrl+S 照样存笔记本
+  const root = el.firstElementChild, ours = "data-lm-suppress-shortcuts";
+  const isControl = (event) => event.key === "Control" || event.key === "Meta";
+  root.addEventListener("keydown", (e) => isControl(e) && root.removeAttribute(ours));
+  root.addEventListener("keyup", (e) => isControl(e) && root.setAttribute(ours, "true"));
+  root.addEventListener("focusin", () => root.setAttribute(ours, "true"));
+
   for (const name of ["plus", "minus"]) {
     part(name).name = `sam-tool-${view}`; // 同名的单选钮才互斥
   }
