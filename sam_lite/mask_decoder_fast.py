@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from . import ops
 from .mask_decoder import MaskDecoder
 from .two_way import Attention, TwoWayAttentionBlock
 
@@ -154,10 +155,10 @@ class ImageDecoder:
         # 前面，于是每段算完就是完整的一行行，拼起来不必逐个像素搬
         rows = []
         for i in range(2):
-            x = F.linear(keys, *row_kernel(up1, i)).reshape(B, P * 2, C // 4)
+            x = ops.linear(keys, *row_kernel(up1, i)).reshape(B, P * 2, C // 4)
             x = act1(F.layer_norm(x, (C // 4,), norm.weight, norm.bias, norm.eps))
             for j in range(2):
-                y = act2(F.linear(x, *row_kernel(up2, j))).reshape(B, P * 4, C // 8)
+                y = act2(ops.linear(x, *row_kernel(up2, j))).reshape(B, P * 4, C // 8)
                 rows.append(hyper_in @ y.transpose(1, 2))  # (B, 张数, h·4w)
         masks = torch.stack(rows, dim=2).reshape(B, len(mlps), 4, h, 4 * w)
         return masks.transpose(2, 3).reshape(B, len(mlps), 4 * h, 4 * w)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from . import ops
 from .image_encoder import LayerNorm2d, MLPBlock
 from .mask_decoder import MLP, MaskDecoder
 from .mask_decoder_fast import ImageDecoder, Part
@@ -71,7 +72,7 @@ class PromptDecoder:
 
 PARTS = {MaskDecoder, TwoWayTransformer, TwoWayAttentionBlock, Attention, MLP, MLPBlock}
 PARTS |= {PromptEncoder, PositionEmbeddingRandom, LayerNorm2d, nn.Conv2d}
-PARTS |= {nn.Linear, nn.Embedding, nn.LayerNorm, nn.ConvTranspose2d}
+PARTS |= {nn.Linear, ops.Linear, nn.Embedding, nn.LayerNorm, nn.ConvTranspose2d}
 PARTS |= {nn.ModuleList, nn.Sequential, nn.ReLU, nn.GELU}
 
 
