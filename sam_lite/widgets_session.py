@@ -214,7 +214,9 @@ def decode(predictor: SamPredictor, decoder: PromptDecoder, marks: Marks) -> Ans
     given = (marks.points or None, marks.labels or None, marks.box, None)
     checked = check_prompts(given, size, sam.prompt_encoder.mask_input_size)
     moved = checked.move(predictor.transform, size)
-    tensors = [None if x is None else x.to(predictor.device) for x in moved]
+    tensors = [
+        None if x is None else torch.from_numpy(x).to(predictor.device) for x in moved
+    ]
     single_point = marks.total == 1 and marks.box is None
     low_res, scores = [], []
     for three in (True,) if single_point else (False, True):
