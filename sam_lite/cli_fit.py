@@ -25,7 +25,7 @@ DESCRIPTION = """\
 PICTURES 是照片的文件夹；MASKS 是标签图的文件夹（a.jpg 配 a.png：0 是背景，每个别的数
 是一个物体），或 COCO 格式的 .json。自动留出四分之一的照片做验证。
 
-几个进程一起：torchrun --nproc-per-node 2 --no-python sam-lite fit 照片 标签图 --out my.safetensors
+几个进程一起，前面加上：torchrun --nproc-per-node 2 --no-python
 
 例：sam-lite fit photos labels --out my.safetensors --checkpoint sam_vit_b_01ec64.pth"""
 NAMES = {"box": "一个框", "click": "一次点击", "clicks3": "三次点击"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from pathlib import Path
 
@@ -10,12 +11,20 @@ import torch
 
 from .cli_parser import count
 from .errors import SamLiteError
+from .model import Sam
 from .predictor import SamPredictor
 from .weights import check_device, load
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """加上 ``--model``、``--checkpoint``、``--image-size``、``--device``。"""
+    """加上选模型的三个选项和 ``--device``。"""
+    add_model_arguments(parser)
+    text = "auto、cpu、cuda、mps；auto 是有什么用什么"
+    parser.add_argument("--device", default="auto", metavar="NAME", help=text)
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """加上 ``--model``、``--checkpoint``、``--image-size``。"""
     add = parser.add_argument
     text = "模型：tiny（自带权重，默认）、vit_b、vit_l、vit_h"
     add("--model", metavar="NAME", help=text)
@@ -23,8 +32,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--checkpoint", type=Path, metavar="FILE", help=text)
     text = "输入边长，像素；不写就用权重原来的。越小越快，越粗"
     add("--image-size", type=count, metavar="N", help=text)
-    text = "auto、cpu、cuda、mps；auto 是有什么用什么"
-    add("--device", default="auto", metavar="NAME", help=text)
 
 
 def model_name(args: argparse.Namespace) -> str:
@@ -36,12 +43,17 @@ def load_predictor(args: argparse.Namespace) -> SamPredictor:
     """按这几个选项读模型，返回预测器；文件不是 ``--model`` 那个型号就抛错。"""
     device = pick_device(args.device)
     sam = load(model_name(args), device=device, image_size=args.image_size)
+    check_model_name(args, sam)
+    return SamPredictor(sam)
+
+
+def check_model_name(args: argparse.Namespace, sam: Sam) -> None:
+    """``--model`` 和 ``--checkpoint`` 都写了，文件就要是那个型号，否则抛错。"""
     if args.checkpoint and args.model not in (None, sam.name):
         raise SamLiteError(
             f"--checkpoint {args.checkpoint} 是 {sam.name} 的权重，--model 却写着 "
             f"{args.model}：改成 {sam.name}，或去掉 --model。"
         )
-    return SamPredictor(sam)
 
 
 def pick_device(name: str) -> str:
@@ -51,6 +63,22 @@ def pick_device(name: str) -> str:
             return "cuda"
         return "mps" if torch.backends.mps.is_available() else "cpu"
     return str(check_device(name))
+
+
+def local_device(name: str) -> str:
+    """torchrun 的几个进程各用一块 NVIDIA 显卡；点了名的（``cuda:1``）照它。
+
+    进程比显卡多时轮着用。
+    """
+    place = os.environ.get("LOCAL_RANK", "")
+    if name == "auto" and place:
+        name = pick_device(name)
+    if name != "cuda" or not place:
+        return name
+    if not place.isdigit():
+        got = f"环境变量 LOCAL_RANK={place!r}"
+        raise SamLiteError(f"{got} 说不通：不用 torchrun 就别设")
+    return f"cuda:{int(place) % max(1, torch.cuda.device_count())}"
 
 
 def clock(predictor: SamPredictor) -> float:
