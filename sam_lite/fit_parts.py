@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import os
 import warnings
@@ -25,10 +24,10 @@ from .evaluation import score_prompts
 from .extras import require
 from .fit_samples import Samples
 from .fit_team import Team
-from .lora import LowRank, add_lora, merge_lora
+from .lora import add_lora, merge_lora, plain_state
 from .model import Sam
 from .predictor import SamPredictor
-from .weights import save
+from .weights import save_state
 
 # 学哪一部分 -> 最高学习率
 LEARNING_RATES = {"decoder": 5e-4, "decoder+prompt": 5e-4, "lora": 1e-3, "all": 1e-4}
@@ -157,8 +156,7 @@ class Best:
     def write(self) -> None:
         """模型现在的样子写进文件，适配器合并在内；写不了抛 SamLiteError。"""
         if self.out is not None and self.unsaved:
-            adapted = any(isinstance(module, LowRank) for module in self.sam.modules())
-            save(merge_lora(copy.deepcopy(self.sam)) if adapted else self.sam, self.out)
+            save_state(plain_state(self.sam), self.out)
         self.unsaved = False
 
 

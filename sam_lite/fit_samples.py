@@ -65,7 +65,8 @@ class Samples:
             stop.check()
             with naming_image(index):
                 picture, masks = check_sample(dataset[index])
-            size = ResizeLongestSide.get_preprocess_shape(*picture.shape[:2], self.side)
+            H, W = picture.shape[:2]
+            size = ResizeLongestSide.get_preprocess_shape(H, W, self.side)
             things = find_things(masks, size, (self.side // self.grid) ** 2)
             if things:
                 self.pictures.append(Picture(index, size, things))

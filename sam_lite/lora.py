@@ -73,3 +73,18 @@ def merge_lora(sam: Sam) -> Sam:
         if parametrize.is_parametrized(layer, "weight"):
             parametrize.remove_parametrizations(layer, "weight")
     return sam.requires_grad_(True)
+
+
+def plain_state(sam: Sam) -> dict[str, torch.Tensor]:
+    """合并之后的 state_dict，模型不动；没有挂适配器时就是它自己的 state_dict。
+
+    不能靠拷贝一个再合并：torch 拆适配器时改的是层的类，拷贝和原来的共用那个类。
+    """
+    state = {}
+    for name, tensor in sam.state_dict().items():
+        layer, hung, rest = name.partition(".parametrizations.weight.")
+        if not hung:
+            state[name] = tensor
+        elif rest == "original":
+            state[f"{layer}.weight"] = sam.get_submodule(layer).weight.detach()
+    return state

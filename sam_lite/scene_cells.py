@@ -26,7 +26,7 @@ def make_cells(seed: int, size: int = 256) -> tuple[np.ndarray, np.ndarray]:
     y, x = np.mgrid[:size, :size].astype(np.float32) / size  # 0 到 1
     nearest = np.full((size, size), 1.0, np.float32)  # 离最近的细胞边多深，1 是在外面
     labels = np.zeros((size, size), np.int32)
-    nuclei = np.zeros((size, size), bool)
+    nuclei: np.ndarray = np.zeros((size, size), bool)
     radius = rng.uniform(0.05, 0.11)
     for k in range(1, int(rng.integers(14, 40))):
         depth, nucleus = cell(rng, x, y, radius)

@@ -48,6 +48,7 @@ ROOMS = {
     "onnx_session": "onnx_export",
     "onnx_predictor": "onnx_export",
     "training_data": "training",
+    "training_files": "training",
     "scene_bank": "training",
     "scenes": "training",
     "scene_cells": "training",
