@@ -5,6 +5,8 @@
 换了名字，解码器的快路认出它不是原样的，就走慢而对的那条。
 """
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
@@ -86,5 +88,6 @@ def plain_state(sam: Sam) -> dict[str, torch.Tensor]:
         if not hung:
             state[name] = tensor
         elif rest == "original":
-            state[f"{layer}.weight"] = sam.get_submodule(layer).weight.detach()
+            weight: Any = sam.get_submodule(layer).weight
+            state[f"{layer}.weight"] = weight.detach()
     return state
