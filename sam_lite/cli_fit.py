@@ -14,7 +14,6 @@ from .config import FitConfig
 from .datasets import CocoDataset, LabelMapFolder, MaskDataset
 from .errors import SamLiteError
 from .fit_parts import LEARNING_RATES, SCORES, Row
-from .interrupts import Interrupts
 from .training import fit as fit_model
 from .weights import load
 
@@ -69,12 +68,11 @@ def fit(args: argparse.Namespace) -> None:
         cli_model.model_name(args), device=my_device(args), image_size=args.image_size
     )
     cli_model.check_model_name(args, sam)
-    with Interrupts() as stop:
-        result = fit_model(sam, dataset, config, out=args.out, progress=True)
-        if os.environ.get("RANK", "0") == "0":
-            report(result.history[0], result.best, args.out)
-        if result.stopped == "interrupted":
-            raise SystemExit(stop.exit_code)
+    result = fit_model(sam, dataset, config, out=args.out, progress=True)
+    if os.environ.get("RANK", "0") == "0":
+        report(result.history[0], result.best, args.out)
+    if result.stopped == "interrupted":
+        raise SystemExit(130)
 
 
 def open_dataset(pictures: Path, masks: Path) -> MaskDataset:

@@ -48,6 +48,8 @@ def check_fit(sam: Sam, config: FitConfig, out: str | os.PathLike[str] | None) -
         value = getattr(config, name)
         if not is_whole(value) or value < 1:
             raise problem(name, repr(value), "正整数")
+    if not is_whole(config.seed) or config.seed < 0:
+        raise problem("seed", repr(config.seed), "不小于 0 的整数")
     for name in ("minutes", "lr", "cache_mb"):
         value = getattr(config, name)
         if not (0 <= value < math.inf):

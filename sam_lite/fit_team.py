@@ -2,7 +2,8 @@
 
 进程由 ``torchrun`` 起，它用环境变量告诉每个进程“第几个、一共几个”；CPU 用 gloo 通信，
 NVIDIA 显卡用 NCCL。抽样由种子、步数和照片在这一步里的次序决定，与进程数无关，所以两个
-进程和一个进程走出同样的结果，只差浮点舍入。
+进程和一个进程走出同样的结果，只差浮点舍入。Windows 上先设环境变量 ``USE_LIBUV=0``，再用
+``torchrun``，通信用 gloo。
 """
 
 from __future__ import annotations
@@ -75,8 +76,8 @@ def join_team(device: torch.device) -> Iterator[Team]:
         yield Team()
         return
     if not started:
-        # Windows 的 PyTorch 多半没有 libuv，而它默认要用
-        os.environ.setdefault("USE_LIBUV", "0" if os.name == "nt" else "1")
+        if os.name == "nt":  # Windows 的 PyTorch 多半没有 libuv，而它默认要用
+            os.environ.setdefault("USE_LIBUV", "0")
         if device.type == "cuda":
             torch.cuda.set_device(device)
         try:

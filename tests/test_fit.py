@@ -199,16 +199,15 @@ def test_only_the_chosen_parts_learn(small_sam, scores, parts, wanted):
     assert all(p.requires_grad and p.grad is None for p in small_sam.parameters())
 
 
-def test_fitting_one_picture_lowers_the_loss(small_sam):
-    """同一张照片学几十遍，损失降得下来，训练它的那张上的 IoU 也升上去。"""
-    dataset = CellScenes(1, size=64)
-    config = FitConfig(epochs=30, batch=1, prompts=8, lr=3e-3, patience=30)
-    result = training.fit(small_sam, dataset, config, validation=dataset)
-    losses = [row["loss"] for row in result.history[1:]]
-    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
-    assert fit_parts.mean_score(result.best) > 0.1 + fit_parts.mean_score(
-        result.history[0]
-    )
+def test_fitting_one_picture_raises_its_scores():
+    """同一张照片反复学：随包的小权重在它上面的 IoU 升上去，解码器以外一点不变。"""
+    sam, dataset = sam_lite.load("tiny"), CellScenes(1)
+    before = parameters(sam)
+    config = FitConfig(epochs=12, batch=1, prompts=4, rounds=2, patience=12)
+    result = training.fit(sam, dataset, config, validation=dataset)
+    gain = fit_parts.mean_score(result.best) - fit_parts.mean_score(result.history[0])
+    assert gain > 0.05
+    assert changed(before, sam) == {"mask_decoder"}
 
 
 def test_same_seed_same_weights_and_minutes_end_it(small_sam, scores):
@@ -348,6 +347,7 @@ def test_a_full_disk_warns_and_is_reported_at_the_end(
         ({"lr": float("nan")}, "lr"),
         ({"minutes": float("inf")}, "minutes"),
         ({"validation": 1.5}, "validation"),
+        ({"seed": -1}, "seed"),
         ({"parts": "lora", "lora_rank": 0}, "lora_rank"),
     ],
 )
