@@ -85,8 +85,8 @@ class Samples:
         key = (picture.number, mirrored)
         if key in self.cache:
             return self.cache[key].to(self.sam.device)
-        pixels, _ = self.dataset[picture.number]
-        pixels = ResizeLongestSide(self.side).apply_image(np.asarray(pixels))
+        pixels, _ = check_sample(self.dataset[picture.number])
+        pixels = ResizeLongestSide(self.side).apply_image(pixels)
         pixels = np.ascontiguousarray(pixels[:, ::-1] if mirrored else pixels)
         image = torch.from_numpy(pixels).to(self.sam.device).permute(2, 0, 1)[None]
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
