@@ -5,6 +5,7 @@
 """
 
 import difflib
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -228,14 +229,21 @@ def save(sam: Sam, path: str | Path, dtype: torch.dtype = torch.float16) -> None
 
     错误：文件名不以 ``.safetensors`` 结尾，或写不了时，抛 SamLiteError。
     """
+    save_state(sam.state_dict(), path, dtype)
+
+
+def save_state(
+    state: State, path: str | os.PathLike[str], dtype: torch.dtype = torch.float16
+) -> None:
+    """把 state_dict 存成 safetensors，同 ``save``。"""
     if Path(path).suffix != ".safetensors":
         raise problem("path", repr(str(path)), "以 .safetensors 结尾的文件名")
-    state = {
+    ready = {
         name: tensor.detach().to("cpu", dtype).contiguous()
-        for name, tensor in sam.state_dict().items()
+        for name, tensor in state.items()
     }
     with atomic_file(path) as file:
-        file.write(ops.to_safetensors(state, {"format": "pt"}))
+        file.write(ops.to_safetensors(ready, {"format": "pt"}))
 
 
 def _build(config: SamConfig, checkpoint: str | Path | None) -> Sam:
