@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from . import ops
+from .attention_fast import attention_rel_pos, sum_rel_pos
 
 
 class Attention(nn.Module):
@@ -38,8 +39,8 @@ class Attention(nn.Module):
         self.scale = head_dim**-0.5
         self.fused = ops.has_fused_attention()
 
-        self.qkv = nn.Linear(dim, dim * 3, bias=qkv_bias)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = ops.Linear(dim, dim * 3, bias=qkv_bias)
+        self.proj = ops.Linear(dim, dim)
 
         self.use_rel_pos = use_rel_pos
         if self.use_rel_pos:
@@ -59,17 +60,21 @@ class Attention(nn.Module):
         qkv = self.qkv(x).reshape(B, H * W, 3, n, C // n)  # (B, HW, 3, n, d)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # 各 (B, n, HW, d)
 
-        bias = None
-        if self.use_rel_pos:
-            bias = decomposed_rel_pos(
-                q.reshape(B * n, H * W, C // n),
-                self.rel_pos_h,
-                self.rel_pos_w,
-                (H, W),
-                (H, W),
-            ).reshape(B, n, H * W, H * W)  # (B, n, HW, HW)
-        attend = ops.attention_fused if self.fused else ops.attention_eager
-        x = attend(q, k, v, self.scale, bias)  # (B, n, HW, d)
+        if not self.use_rel_pos:
+            attend = ops.attention_fused if self.fused else ops.attention_eager
+            x = attend(q, k, v, self.scale)  # (B, n, HW, d)
+        else:
+            # 行、列的加项各一份；两条路各自把它们加到分数上
+            r_q = q.reshape(B * n, H * W, C // n)
+            tables = self.rel_pos_h, self.rel_pos_w
+            rel_h, rel_w = rel_pos_by_axis(r_q, *tables, (H, W), (H, W))
+            rel_h = rel_h.reshape(B, n, H, W, H)
+            rel_w = rel_w.reshape(B, n, H, W, W)
+            if self.fused:
+                x = attention_rel_pos(q, k, v, self.scale, rel_h, rel_w)
+            else:
+                bias = sum_rel_pos(rel_h, rel_w)  # (B, n, HW, HW)
+                x = ops.attention_eager(q, k, v, self.scale, bias)
         x = x.permute(0, 2, 1, 3).reshape(B, H, W, C)  # (B, H, W, C)，各头拼回去
         return self.proj(x)
 
@@ -106,8 +111,22 @@ def decomposed_rel_pos(
 ) -> torch.Tensor:
     """相对位置给分数表的加项：高的一份加宽的一份。
 
-    q 是没有乘过 scale 的查询，与官方相同。形状：q ``(B, qH·qW, d)`` ->
-    ``(B, qH·qW, kH·kW)``，这里的 B 是批量乘头数。
+    形状：q ``(B, qH·qW, d)`` -> ``(B, qH·qW, kH·kW)``，这里的 B 是批量乘头数。
+    """
+    rel_h, rel_w = rel_pos_by_axis(q, rel_pos_h, rel_pos_w, q_size, k_size)
+    return sum_rel_pos(rel_h, rel_w)
+
+
+def rel_pos_by_axis(
+    q: torch.Tensor,
+    rel_pos_h: torch.Tensor,
+    rel_pos_w: torch.Tensor,
+    q_size: tuple[int, int],
+    k_size: tuple[int, int],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """加项的两份，还没有相加：只看隔几行的一份，只看隔几列的一份。
+
+    形状：q ``(B, qH·qW, d)`` -> ``(B, qH, qW, kH)``、``(B, qH, qW, kW)``。
     """
     q_h, q_w = q_size
     k_h, k_w = k_size
@@ -119,8 +138,7 @@ def decomposed_rel_pos(
     # 分数表复制一遍
     rel_h = torch.einsum("bhwc,hkc->bhwk", r_q, R_h).contiguous()  # (B, qH, qW, kH)
     rel_w = torch.einsum("bhwc,wkc->bhwk", r_q, R_w).contiguous()  # (B, qH, qW, kW)
-    bias = rel_h[:, :, :, :, None] + rel_w[:, :, :, None, :]  # (B, qH, qW, kH, kW)
-    return bias.reshape(B, q_h * q_w, k_h * k_w)
+    return rel_h, rel_w
 
 
 def add_decomposed_rel_pos(

@@ -18,8 +18,8 @@ class MLPBlock(nn.Module):
         self, embedding_dim: int, mlp_dim: int, act: type[nn.Module] = nn.GELU
     ) -> None:
         super().__init__()
-        self.lin1 = nn.Linear(embedding_dim, mlp_dim)
-        self.lin2 = nn.Linear(mlp_dim, embedding_dim)
+        self.lin1 = ops.Linear(embedding_dim, mlp_dim)
+        self.lin2 = ops.Linear(mlp_dim, embedding_dim)
         self.act = act()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from . import ops
 from .mask_decoder import MaskDecoder
 from .two_way import Attention, TwoWayAttentionBlock
 
@@ -154,10 +155,10 @@ class ImageDecoder:
         # 前面，于是每段算完就是完整的一行行，拼起来不必逐个像素搬
         rows = []
         for i in range(2):
-            x = F.linear(keys, *row_kernel(up1, i)).reshape(B, P * 2, C // 4)
+            x = ops.linear(keys, *row_kernel(up1, i)).reshape(B, P * 2, C // 4)
             x = act1(F.layer_norm(x, (C // 4,), norm.weight, norm.bias, norm.eps))
             for j in range(2):
-                y = act2(F.linear(x, *row_kernel(up2, j))).reshape(B, P * 4, C // 8)
+                y = act2(ops.linear(x, *row_kernel(up2, j))).reshape(B, P * 4, C // 8)
                 rows.append(hyper_in @ y.transpose(1, 2))  # (B, 张数, h·4w)
         masks = torch.stack(rows, dim=2).reshape(B, len(mlps), 4, h, 4 * w)
         return masks.transpose(2, 3).reshape(B, len(mlps), 4 * h, 4 * w)
@@ -179,6 +180,8 @@ class ImageDecoder:
             iou = self.scores(tokens)[:, chosen]
             keep = ~(iou <= min_iou).all(dim=1)
             if not keep.all():
+                if not keep.any():  # OneFlow 乘空矩阵会中止进程，别往下走
+                    continue
                 tokens, keys, iou = tokens[keep], keys[keep], iou[keep]
                 index = index[keep.cpu()]
             yield index, self.masks(tokens, keys, chosen), iou
@@ -206,7 +209,8 @@ def project_back(
     """
     B, n, T, d = q.shape
     back = q @ weight.reshape(n, d, -1)  # (B, n, T, C)
-    return (back.flatten(1, 2) @ keys.transpose(1, 2)).unflatten(1, (n, T))
+    scores = back.flatten(1, 2) @ keys.transpose(1, 2)  # (B, nT, P)
+    return scores.reshape(B, n, T, keys.shape[1])
 
 
 def score_shared(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
@@ -216,7 +220,7 @@ def score_shared(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
     """
     B, n, T, d = q.shape
     scores = q.transpose(0, 1).reshape(n, B * T, d) @ k[0].transpose(1, 2)
-    return scores.unflatten(1, (B, T)).transpose(0, 1)
+    return scores.reshape(n, B, T, k.shape[2]).transpose(0, 1)
 
 
 def tokens_read_shared(

@@ -29,10 +29,10 @@ class Attention(nn.Module):
         self.scale = (self.internal_dim // num_heads) ** -0.5
         self.fused = ops.has_fused_attention()
 
-        self.q_proj = nn.Linear(embedding_dim, self.internal_dim)
-        self.k_proj = nn.Linear(embedding_dim, self.internal_dim)
-        self.v_proj = nn.Linear(embedding_dim, self.internal_dim)
-        self.out_proj = nn.Linear(self.internal_dim, embedding_dim)
+        self.q_proj = ops.Linear(embedding_dim, self.internal_dim)
+        self.k_proj = ops.Linear(embedding_dim, self.internal_dim)
+        self.v_proj = ops.Linear(embedding_dim, self.internal_dim)
+        self.out_proj = ops.Linear(self.internal_dim, embedding_dim)
 
     def _separate_heads(self, x: torch.Tensor) -> torch.Tensor:
         """拆成多个头。形状：``(B, N, C) -> (B, n, N, C/n)``。"""
