@@ -38,39 +38,39 @@ vit_b 一张 1024 的图是 0.972 TFLOP。速度在量编码器的同一个进�
 MEASURED = ("测量", "日期", "轮数", "机器")
 
 
-def machines(sections: list[Section]) -> list[dict[str, str]]:
+def distinct(machines: list[dict[str, str]]) -> list[dict[str, str]]:
     """用过的各台机器，不重复，照出现的次序。"""
-    found: list[dict[str, str]] = []
-    for section in sections:
-        if section.machine not in found:
-            found.append(section.machine)
-    return found
+    return [m for i, m in enumerate(machines) if m not in machines[:i]]
 
 
-def format_machines(sections: list[Section]) -> str:
-    """各项是哪天、在哪台机器上量的，和各台机器的说明。"""
-    known = machines(sections)
-    text = table(
-        [
-            (
-                f"{s.case.title}（{s.variant}）{s.outcomes[0].entry[1]}",
-                s.date,
-                str(max(len(outcome.rounds) for outcome in s.outcomes)),
-                str(known.index(s.machine) + 1),
-            )
-            for s in sections
-        ],
-        MEASURED,
-    )
-    for i, machine in enumerate(known):
-        about = "\n".join(f"- {name}：{value}" for name, value in machine.items())
-        text += f"\n\n机器 {i + 1}：\n\n{about}"
-    return text
+def machine_lines(machines: list[dict[str, str]]) -> str:
+    """各台机器的说明，一台一串条目；不止一台时写出编号。"""
+    known = distinct(machines)
+    texts = ["\n".join(f"- {k}：{v}" for k, v in m.items()) for m in known]
+    if len(known) == 1:
+        return texts[0]
+    return "\n\n".join(f"机器 {i + 1}：\n\n{text}" for i, text in enumerate(texts))
+
+
+def format_dates(sections: list[Section]) -> str:
+    """各项是哪天、在哪台机器上量的，几轮。"""
+    known = distinct([s.machine for s in sections])
+    body = [
+        (
+            f"{s.case.title}（{s.variant}，{s.outcomes[0].entry[1]}）",
+            s.date,
+            str(max(len(outcome.rounds) for outcome in s.outcomes)),
+            str(known.index(s.machine) + 1),
+        )
+        for s in sections
+    ]
+    return table(body, MEASURED)
 
 
 def format_report(sections: list[Section]) -> str:
     """RESULTS.md 的全文。"""
     wrong = problems(sections)
+    machines = machine_lines([s.machine for s in sections])
     verdict = "全部在容许的误差之内。" if not wrong else "有问题：" + "；".join(wrong)
     return (
         "# 时间和内存的比较\n\n"
@@ -79,5 +79,5 @@ def format_report(sections: list[Section]) -> str:
         f"## 目标\n\n{format_aims(sections)}\n\n"
         f"## 全部数字\n\n{format_table(sections, 'github')}\n\n"
         f"## 编码器离极限多远\n\n{BOUNDS}\n\n{format_bounds(sections)}\n\n"
-        f"## 机器\n\n{format_machines(sections)}\n\n{NOTES}"
+        f"## 机器\n\n{format_dates(sections)}\n\n{machines}\n\n{NOTES}"
     )
