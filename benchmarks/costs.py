@@ -49,7 +49,7 @@ def settings(
 def spawn(setting: Setting) -> tuple[list[Row], Parts]:
     """在新的进程里量；出错时只有一行，写着 error。"""
     found, parts = run_apart("benchmarks.costs_worker", setting._asdict())
-    return found["rows"] if "rows" in found else [found], parts
+    return found.get("rows", [found]), parts
 
 
 def run_all(wanted: list[Setting], measure: Measure = spawn) -> list[Row]:

@@ -19,20 +19,21 @@ TASKS = {"encoder": "图像编码器", "everything": "分割一切，32×32 点�
 TEXT = """\
 # 花费随型号、输入边长和点数怎样变
 
-这一页由 `python -m benchmarks.costs` 写出，原始的数在 [costs.json](costs.json)；与官方、transformers 的比较\
-见 [RESULTS.md](RESULTS.md)。没有写谁的一列是 sam_lite，与它比的是官方包，都用 float32。\
-每一行的两方各在单独的进程里量一次，权重随机、两方相同；误差是结果的最大相对误差。
+这一页由 `python -m benchmarks.costs` 写出，原始的数在 [costs.json](costs.json)；与官
+方、transformers 的比较见 [RESULTS.md](RESULTS.md)。没有写谁的一列是 sam_lite，与它比
+的是官方包，都用 float32。每一行的两方各在单独的进程里量一次，权重随机、两方相同；误差
+是结果的最大相对误差。
 
 ## 图像编码器：型号和输入边长
 
 {encoder}
 
-![每个型号两幅小图，横轴是输入边长，纵轴是时间和内存增量；sam_lite 的线都在官方的下面]\
-(costs_sides.svg)
+![每个型号两幅小图，横轴是输入边长，纵轴是时间和内存增量；sam_lite 的线都在官方的下面](costs_sides.svg)
 
-权重是 float32 的大小。内存增量是编码一张图时比装好模型之后多占的；进程峰值连 Python、\
-PyTorch 和模型都算上。tiny、vit_b 先热身一次，两个大型号不热身。换边长用的是 \
-`sam_lite.load(..., image_size=512)`；官方包没有这个选项，这里按它的类拼出同样边长的模型来比。
+权重是 float32 的大小。内存增量是编码一张图时比装好模型之后多占的；进程峰值连 Python、
+PyTorch 和模型都算上。tiny、vit_b 先热身一次，两个大型号不热身。换边长用的是
+`sam_lite.load(..., image_size=512)`；官方包没有这个选项，这里按它的类拼出同样边长的模
+型来比。
 
 ## 一组提示里的点数
 
@@ -57,11 +58,10 @@ vit_b，每组一个点，其余同上。
 {machines}
 """
 NO_GPU = """\
-**没有运行过**：这里没有 NVIDIA 显卡。程序写好了，只在 CPU 上用 tiny 从头走通过，显卡上的\
-计时、显存和编译都没有试过。有显卡的人运行 `python -m benchmarks.gpu`，就会在这里写出官方\
-（float32，逐步执行）、sam_lite 的 float32、bfloat16、编译过的 bfloat16 在 vit_b、vit_h 上编码\
-一张图和分割一切的时间与显存。\
-"""
+**没有运行过**：这里没有 NVIDIA 显卡。程序写好了，只在 CPU 上用 tiny 从头走通过，显卡
+上的计时、显存和编译都没有试过。有显卡的人运行 `python -m benchmarks.gpu`，就会在这里
+写出官方（float32，逐步执行）、sam_lite 的 float32、bfloat16、编译过的 bfloat16 在
+vit_b、vit_h 上编码一张图和分割一切的时间与显存。"""
 
 
 def pairs(rows: list[Row], kind: str) -> list[Pair]:

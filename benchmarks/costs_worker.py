@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -84,7 +85,7 @@ def measure_points(setting: Setting) -> Iterator[tuple[Row, dict[str, torch.Tens
     predictor = make_predictor(setting)
     for count in POINTS:
         where, labels = random_points(count), np.ones(count)
-        numbers, result = measure(lambda: predictor.predict(where, labels), 2, 9)
+        numbers, result = measure(partial(predictor.predict, where, labels), 2, 9)
         yield {"count": count, **numbers}, {"iou": torch.as_tensor(result[1])}
 
 
@@ -95,12 +96,9 @@ def measure_prompts(setting: Setting) -> Iterator[tuple[Row, dict[str, torch.Ten
         where = torch.as_tensor(random_points(count)[:, None], dtype=torch.float32)
         where = where * setting.side / max(PICTURE)
         labels = torch.ones(count, 1, dtype=torch.int)
-        many = count > 16
-        numbers, result = measure(
-            lambda: predictor.predict_torch(where, labels),
-            0 if many else 1,
-            1 if many else 3,
-        )
+        warmups, repeats = (0, 1) if count > 16 else (1, 3)
+        run = partial(predictor.predict_torch, where, labels)
+        numbers, result = measure(run, warmups, repeats)
         yield {"count": count, **numbers}, {"iou": result[1]}
 
 
