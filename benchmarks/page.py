@@ -4,7 +4,37 @@ from .aims import format_aims
 from .bounds import format_bounds
 from .report import Section, format_table, problems, table
 
-NOTES = """\
+TEXT = """\
+# 时间和内存的比较
+
+这一页由 `python -m benchmarks` 写出，原始的数在 [results.json](results.json)；换型号、
+换输入边长、换点数的花费另见 [COSTS.md](COSTS.md)。{verdict}
+
+## 目标
+
+{aims}
+
+## 全部数字
+
+{numbers}
+
+## 编码器离极限多远
+
+运算次数由型号的尺寸数出（`operations.py`，测试里与 torch 的 `FlopCounterMode` 一个不
+差）：vit_b 一张 1024 的图是 0.972 TFLOP。速度在量编码器的同一个进程里量，前后各一次取
+平均：2048 阶方阵相乘，`mm` 一列是 `torch.mm`，“最快的写法”再加上 `F.linear` 和 1×1
+卷积，取三者里最快的。有的 x86 机器（AMD）上 `mm` 用的 MKL 只用 AVX2，卷积用的 oneDNN
+用得上 AVX-512，快一倍：所以时间可以比 `mm` 容许的还短，不到 1；后一列才是离这台机器的
+极限有多远。括号里是最差的一轮。
+
+{bounds}
+
+## 机器
+
+{dates}
+
+{machines}
+
 ## 怎么量的
 
 - 每个数都在新开的进程里量；三方轮流（甲乙丙甲乙丙），一轮一次，轮数见上表。各方同一份
@@ -27,13 +57,6 @@ NOTES = """\
   的 resize 和 batched_nms 用测试里等价的替身，不装 torchvision。
 - 权重是随机的：时间和内存与训练好的相同，bfloat16 的误差只说明量级。
 """
-BOUNDS = """\
-运算次数由型号的尺寸数出（`operations.py`，测试里与 torch 的 `FlopCounterMode` 一个不
-差）：vit_b 一张 1024 的图是 0.972 TFLOP。速度在量编码器的同一个进程里量，前后各一次取
-平均：2048 阶方阵相乘，`mm` 一列是 `torch.mm`，“最快的写法”再加上 `F.linear` 和 1×1
-卷积，取三者里最快的。有的 x86 机器（AMD）上 `mm` 用的 MKL 只用 AVX2，卷积用的 oneDNN
-用得上 AVX-512，快一倍：所以时间可以比 `mm` 容许的还短，不到 1；后一列才是离这台机器的
-极限有多远。括号里是最差的一轮。"""
 MEASURED = ("测量", "日期", "轮数", "机器")
 
 
@@ -69,14 +92,13 @@ def format_dates(sections: list[Section]) -> str:
 def format_report(sections: list[Section]) -> str:
     """RESULTS.md 的全文。"""
     wrong = problems(sections)
-    machines = machine_lines([s.machine for s in sections])
-    verdict = "全部在容许的误差之内。" if not wrong else "有问题：" + "；".join(wrong)
-    return (
-        "# 时间和内存的比较\n\n"
-        "这一页由 `python -m benchmarks` 写出，原始的数在 [results.json](results.json)；"
-        f"换输入边长、换点数的花费另见 [COSTS.md](COSTS.md)。{verdict}\n\n"
-        f"## 目标\n\n{format_aims(sections)}\n\n"
-        f"## 全部数字\n\n{format_table(sections, 'github')}\n\n"
-        f"## 编码器离极限多远\n\n{BOUNDS}\n\n{format_bounds(sections)}\n\n"
-        f"## 机器\n\n{format_dates(sections)}\n\n{machines}\n\n{NOTES}"
+    return TEXT.format(
+        verdict="全部在容许的误差之内。"
+        if not wrong
+        else "有问题：" + "；".join(wrong),
+        aims=format_aims(sections),
+        numbers=format_table(sections, "github"),
+        bounds=format_bounds(sections),
+        dates=format_dates(sections),
+        machines=machine_lines([s.machine for s in sections]),
     )
