@@ -1,4 +1,4 @@
-"""定下的目标，和量到的比一比：达到没有，没达到的受什么限制。"""
+"""定下的目标，和量到的比一比：达到没有。"""
 
 import statistics
 from collections.abc import Callable
@@ -40,7 +40,6 @@ class Aim(NamedTuple):
     values: Values
     limit: float
     at_most: bool
-    bound: str = ""  # 没达到时写出：试过什么，受什么限制
 
     def reached(self, found: list[float]) -> bool:
         """中位数够不够。"""
@@ -87,14 +86,5 @@ def row(aim: Aim, sections: list[Section]) -> tuple[str, ...]:
 
 
 def format_aims(sections: list[Section]) -> str:
-    """全部目标的表；下面逐条写没有达到的为什么。"""
-    lines = [row(aim, sections) for aim in AIMS]
-    missed = [
-        f"- {aim.text}：{aim.bound}"
-        for aim, line in zip(AIMS, lines)
-        if line[-1] == "否" and aim.bound
-    ]
-    text = table(lines, HEADER)
-    if missed:
-        text += "\n\n没有达到的，试过什么，受什么限制：\n\n" + "\n".join(missed)
-    return text
+    """全部目标的表。"""
+    return table([row(aim, sections) for aim in AIMS], HEADER)

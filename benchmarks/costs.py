@@ -103,15 +103,19 @@ def main(arguments: list[str], measure: Measure = spawn) -> int:
     parser.add_argument("--only", nargs="+", choices=list(KINDS), help="只量这几样")
     parser.add_argument("--variant", nargs="+", choices=list(PRESETS), default=[])
     parser.add_argument("--side", nargs="+", type=int, default=[], help="只量这些边长")
+    parser.add_argument("--memory", action="store_true", help="机器不空闲：只记内存")
     parser.add_argument("--threads", type=int, default=cores())
     parser.add_argument("--folder", type=Path, default=HERE, help="记在哪个文件夹")
     options = parser.parse_args(arguments)
     kinds = options.only or list(KINDS)
     wanted = settings(kinds, options.variant, options.side, options.threads)
     rows = run_all(list(wanted), measure)
+    if options.memory:
+        rows = [{**row, "seconds": None, "cpu": None} for row in rows]
     record(options.folder, rows)
     wrong = [
-        progress(row)
+        f"{row['kind']}，{row['variant']}，{NAMES[row['contender']]}："
+        + row.get("error", f"误差 {row['difference']}")
         for row in rows
         if "error" in row or not (row["difference"] or 0) <= TOLERANCE
     ]

@@ -6,7 +6,7 @@ from typing import Any
 
 from sam_lite.extras import require
 
-from .costs_page import Pair, Row, pairs
+from .costs_page import Pair, Row, pairs, timed
 
 FIGURES = Path(__file__).resolve().parent.parent / "figures"
 VARIANTS = ("tiny", "vit_b", "vit_l", "vit_h")
@@ -39,23 +39,25 @@ def curves(axes: Any, found: list[Pair], x: str, y: str, unit: float) -> None:
     """两方的折线，纵轴从零起；线的末端写着是谁。"""
     style = house_style()
     looks = {
-        "official": ("官方", style.ORANGE, "--", 5),
-        "sam_lite": ("sam_lite", style.BLUE, "-", -11),
+        "official": ("官方", style.ORANGE, "--"),
+        "sam_lite": ("sam_lite", style.BLUE, "-"),
     }
     highest = 0.0
-    for who, (name, color, dash, lift) in looks.items():
+    for who, (name, color, dash) in looks.items():
         across = [pair[who][x] for pair in found]
         up = [pair[who][y] / unit for pair in found]
         axes.plot(across, up, dash, color=color, marker="o", markersize=3.5, lw=1.5)
-        offset = {"xytext": (2, lift), "textcoords": "offset points", "ha": "right"}
-        axes.annotate(name, (across[-1], up[-1]), color=color, size=8, **offset)
+        place = {"xytext": (5, 0), "textcoords": "offset points", "va": "center"}
+        axes.annotate(name, (across[-1], up[-1]), color=color, size=8, **place)
         highest = max(highest, *up)
-    axes.set_ylim(0, 1.2 * highest)
+    axes.set_ylim(0, 1.15 * highest)
+    low, high = axes.get_xlim()
+    axes.set_xlim(low, high + 0.22 * (high - low))  # 右边留给名字
     axes.set_xticks([pair["sam_lite"][x] for pair in found])
 
 
 def draw_sides(found: list[Pair]) -> Any:
-    """每个型号一列，上面时间，下面内存增量，横轴是输入边长。"""
+    """每个型号一列，上面时间（记了才画），下面内存增量，横轴是输入边长。"""
     style = house_style()
     figure, axes = style.new_figure(10, 5)
     for i, variant in enumerate(VARIANTS):
@@ -64,8 +66,9 @@ def draw_sides(found: list[Pair]) -> Any:
             continue
         left = 0.05 + 0.242 * i
         unit, name = (1e-3, "毫秒") if variant == "tiny" else (1.0, "秒")
-        top = panel(figure, (left, 0.575, 0.19, 0.34), f"{variant}，时间，{name}")
-        curves(top, mine, "side", "seconds", unit)
+        if all(map(timed, mine)):
+            top = panel(figure, (left, 0.575, 0.19, 0.34), f"{variant}，时间，{name}")
+            curves(top, mine, "side", "seconds", unit)
         low = panel(figure, (left, 0.11, 0.19, 0.34), f"{variant}，内存，MB")
         curves(low, mine, "side", "increase", 1e6)
     style.label(axes, 5, 0.16, "输入边长，像素", size=9, color=style.MUTED)

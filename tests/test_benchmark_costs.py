@@ -111,8 +111,16 @@ def test_page_shows_both_and_the_ratio(tmp_path: Path) -> None:
     line = next(x for x in text.splitlines() if "| vit_b" in x)
     cells = [cell.strip() for cell in line.strip("| ").split("|")]
     assert cells[:5] == ["vit_b", "512", "400 MB", "100 MB", "300 MB"]
-    assert cells[7:] == ["2.00 s", "3.00 s", "1.50", "0.0e+00"]
+    assert cells[7:] == ["2.00 s", "3.00 s", "1.50", "1.50", "0.0e+00"]
     assert re.search(r"\| 64 +\|", text) and re.search(r"\| 256 +\|", text)
+
+
+def test_memory_only_leaves_the_times_out(tmp_path: Path) -> None:
+    """机器不空闲：内存照记，时间写“未测”，图里也不画时间。"""
+    assert run(tmp_path, "--variant", "vit_b", "--memory") == 0
+    text = (tmp_path / "COSTS.md").read_text("utf-8")
+    line = next(x for x in text.splitlines() if "| vit_b" in x)
+    assert "100 MB" in line and line.count("未测") == 2 and "2.00 s" not in line
 
 
 def test_new_rows_replace_old_ones(tmp_path: Path) -> None:
