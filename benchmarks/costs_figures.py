@@ -85,7 +85,7 @@ def draw_counts(points: list[Pair], prompts: list[Pair]) -> Any:
         (prompts, "几组提示，内存，GB", "increase", 1e9, "组数"),
     )
     for i, (found, title, field, unit, name) in enumerate(wanted):
-        if found:
+        if found and (field == "increase" or all(map(timed, found))):
             left = 0.05 + 0.325 * i
             axis = panel(figure, (left, 0.2, 0.27, 0.65), title)
             curves(axis, found, "count", field, unit)
