@@ -62,9 +62,10 @@ vit_b，每组一个点，其余同上；16 组以内先热身，再多就不热
 {machines}
 """
 NO_GPU = """\
-**没有运行过**：这里没有 NVIDIA 显卡。程序写好了，只在 CPU 上用 tiny 从头走通过，显卡
-上的计时、显存和编译都没有试过。有显卡的人运行 `python -m benchmarks.gpu`，就会在这里
-写出官方（float32，逐步执行）、sam_lite 的 float32、bfloat16、编译过的 bfloat16 在
+**没有运行过**：这里没有 NVIDIA 显卡。程序写好了，只在 CPU 上用 tiny 走通过编码器一项，
+分割一切，显卡上的计时、显存和编译都没有试过。有显卡的人运行
+`python -m benchmarks.gpu`，就会在这里写出官方（float32，逐步执行）、sam_lite 的
+float32、bfloat16、编译过的 bfloat16 在
 vit_b、vit_h 上编码一张图和分割一切的时间与显存。"""
 
 
