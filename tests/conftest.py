@@ -12,6 +12,8 @@ from parity.small import SMALL, randomize
 
 from sam_lite.model import Sam, sam_from_config
 
+# 这里面的在另一个环境里运行：make test-oneflow
+collect_ignore = ["with_oneflow"]
 # 小张量上多线程只会更慢，机器忙时尤其慢；要多核的测试自己改（见 vit_b 的对照）
 torch.set_num_threads(1)
 
