@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
+from . import ops
 from .atomic import atomic_file, reason
 from .checks import check_path, check_size
 from .checks_tensors import check_shape, check_tensor, check_values
@@ -51,8 +51,7 @@ def fingerprints(sam: Sam, whole: bool = False) -> str:
 
 def digest(features: torch.Tensor) -> str:
     """张量内容的 SHA-256，十六进制：坏了一位也变。"""
-    raw = features.detach().cpu().flatten().view(torch.uint8)  # numpy 没有 bfloat16
-    return hashlib.sha256(raw.numpy().tobytes()).hexdigest()
+    return hashlib.sha256(ops.raw_bytes(features.cpu())).hexdigest()
 
 
 def describe_model(sam: Sam) -> dict[str, str]:
@@ -75,9 +74,9 @@ def save_embedding(path: str | Path, sam: Sam, image: EncodedImage) -> None:
     metadata = describe_model(sam)
     for key in ("original_size", "input_size"):
         metadata[key] = " ".join(map(str, getattr(image, key)))
-    features = image.features.detach().cpu().contiguous()
+    features = ops.detach(image.features).cpu().contiguous()
     metadata["sha256"] = digest(features)
-    data = save({"features": features}, metadata)
+    data = ops.to_safetensors({"features": features}, metadata)
     with atomic_file(path) as file:
         file.write(data)
 
@@ -93,12 +92,12 @@ def load_embedding(
     path = check_path(path)
     try:
         open(path, "rb").close()  # safe_open 把没有权限也说成文件不存在
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT or list(file.keys()) != ["features"]:
                 raise SamLiteError(f"{path} 不是 save_embedding 存的图像嵌入。")
             check_model(path, metadata, sam)
-            features = file.get_tensor("features").clone()  # 不再连着文件
+        features = ops.read_safetensors(path)["features"].clone()  # 不再连着文件
     except FileNotFoundError as error:
         raise SamLiteError(f"没有这个嵌入文件：{path}。检查路径。") from error
     except OSError as error:

@@ -26,12 +26,13 @@ CHAPTERS = [
     "training",
 ]
 GROUND_FLOOR = {"config", "ops", "errors", "checks", "official_files", "atomic"}
-GROUND_FLOOR |= {"checks_tensors", "extras", "viz"}
+GROUND_FLOOR |= {"checks_tensors", "extras", "ops_oneflow", "viz"}
 # 一章太长时分出去的房间：属于那一章，只能用更早的章
 ROOMS = {
     "attention_fast": "attention",
     "weights_reading": "weights",
     "weights_huggingface": "weights",
+    "weights_unpickle": "weights",
     "mask_decoder_fast": "predictor",
     "prompt_decoder": "predictor",
     "prompts": "predictor",
