@@ -22,7 +22,8 @@ NOTEBOOKS := $(wildcard chapters/*.ipynb chapters/solutions/*.ipynb)
 NBVAL     := --nbval-lax --nbval-current-env --nbval-cell-timeout=120
 
 .DEFAULT_GOAL := help
-.PHONY: help demo course test test-official test-oneflow bench figures lint format clean
+.PHONY: help demo course test test-official test-oneflow bench costs figures lint
+.PHONY: format clean
 
 help:
 	@echo 'make demo    装好 sam_lite，用自带的小权重分割一张真实照片'
@@ -34,7 +35,10 @@ help:
 	@echo 'make test-oneflow  在 OneFlow 0.9.0 里运行同一份代码，与 PyTorch 逐项相比；要 Linux'
 	@echo '             x86_64 和 Python 3.10（PYTHON_ONEFLOW=路径），另装一个环境，下载约 1.9 GB'
 	@echo 'make bench   与官方、transformers 比时间和内存（约一小时），结果在 benchmarks/RESULTS.md；'
-	@echo '             BENCH_ARGS=--quick 只量一轮，--only encoder,load 只量几项'
+	@echo '             BENCH_ARGS=--quick 只量一轮、不记下来；BENCH_ARGS="--only click --update"'
+	@echo '             只重量一项，换掉结果里的那一项'
+	@echo 'make costs   换型号、输入边长、点数，各花多少时间和内存（约十分钟，要 20 GB 内存），'
+	@echo '             结果在 benchmarks/COSTS.md'
 	@echo 'make figures 重画 figures/ 里的图'
 	@echo 'make lint    只做代码检查和类型检查'
 	@echo 'make format  整理代码格式'
@@ -61,6 +65,9 @@ test-oneflow: $(TEST) $(ONEFLOW)
 
 bench: $(BENCH)
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+costs: $(BENCH)
+	$(BIN)/python -m benchmarks.costs
 
 figures: $(COURSE)
 	$(BIN)/sam-lite demo --all --out figures/demo.png

@@ -69,8 +69,8 @@ def slider(
     options: dict[str, Any] = {
         "description": text,
         "continuous_update": False,
-        "style": {"description_width": "9em"},
-        "layout": {"width": "28em"},
+        "style": {"description_width": "13em"},
+        "layout": {"width": "32em"},
     }
     if log:
         ends = {"min": np.log10(low), "max": np.log10(high), "step": 0.1}
@@ -82,7 +82,7 @@ def slider(
 
 def menu(text: str, names: dict[str, Any]) -> widgets.Dropdown:
     """一个下拉菜单：显示名字，给出对应的值。"""
-    style, layout = {"description_width": "9em"}, {"width": "28em"}
+    style, layout = {"description_width": "13em"}, {"width": "32em"}
     options = list(names.items())
     return widgets.Dropdown(
         options=options, description=text, style=style, layout=layout

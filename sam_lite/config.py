@@ -88,15 +88,15 @@ class FitConfig:
     """
 
     parts: str = "decoder"
-    epochs: int = 20  # 训练的照片过几遍；每过一遍评一次分
+    epochs: int = 10  # 训练的照片过几遍；每过一遍评一次分
     minutes: float = 0.0
     lr: float = 0.0  # 最高学习率；0 是按 parts 取，见 fit_parts.LEARNING_RATES
-    batch: int = 4  # 每步几张照片，所有进程合计
+    batch: int = 2  # 每步几张照片，所有进程合计
     prompts: int = 8  # 每张照片几个物体，各一组提示
     rounds: int = 3  # 同 TrainConfig
     lora_rank: int = 8  # 低秩适配器的秩，parts="lora" 时用
     validation: float = 0.25  # 没有另给验证的照片时，分出几成
-    patience: int = 6  # 连着几遍没有进步就停
+    patience: int = 4  # 连着几遍没有进步就停
     cache_mb: int = 2048  # 编码的结果最多占多少内存，MB；存不下的每次重算
     bfloat16: bool = False  # 同 TrainConfig
     seed: int = 0

@@ -30,7 +30,7 @@ from .predictor import SamPredictor
 from .weights import save_state
 
 # 学哪一部分 -> 最高学习率
-LEARNING_RATES = {"decoder": 5e-4, "decoder+prompt": 5e-4, "lora": 1e-3, "all": 1e-4}
+LEARNING_RATES = {"decoder": 2e-4, "decoder+prompt": 2e-4, "lora": 1e-3, "all": 1e-4}
 SCORES = ("box", "click", "clicks3")  # 一个框、一次点击、三次点击的平均 IoU
 
 Row = dict[str, float]

@@ -27,8 +27,8 @@ def make_cells(seed: int, size: int = 256) -> tuple[np.ndarray, np.ndarray]:
     nearest = np.full((size, size), 1.0, np.float32)  # 离最近的细胞边多深，1 是在外面
     labels = np.zeros((size, size), np.int32)
     nuclei: np.ndarray = np.zeros((size, size), bool)
-    radius = rng.uniform(0.05, 0.11)
-    for k in range(1, int(rng.integers(14, 40))):
+    radius = rng.uniform(0.07, 0.13)
+    for k in range(1, int(rng.integers(12, 30))):
         depth, nucleus = cell(rng, x, y, radius)
         mine = (depth < nearest) & (depth < 1)  # 挤在一起时，交界在两边一样深的地方
         nearest[mine], labels[mine] = depth[mine], k

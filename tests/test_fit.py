@@ -203,7 +203,7 @@ def test_fitting_one_picture_raises_its_scores():
     """同一张照片反复学：随包的小权重在它上面的 IoU 升上去，解码器以外一点不变。"""
     sam, dataset = sam_lite.load("tiny"), CellScenes(1)
     before = parameters(sam)
-    config = FitConfig(epochs=12, batch=1, prompts=4, rounds=2, patience=12)
+    config = FitConfig(epochs=12, batch=1, prompts=4, rounds=2, patience=12, lr=5e-4)
     result = training.fit(sam, dataset, config, validation=dataset)
     gain = fit_parts.mean_score(result.best) - fit_parts.mean_score(result.history[0])
     assert gain > 0.05
