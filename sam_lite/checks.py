@@ -1,9 +1,10 @@
 """进门检查：图像和提示不对时，当场说清哪个参数、收到什么、应为什么、怎么改。
 
 这里是通用的检查和图像；numpy 的提示在 ``prompts.py``，predict_torch、Sam.forward 收的
-张量在 ``checks_tensors.py``。
+张量在 ``checks_tensors.py``。这里不导入 torch：没装它的环境里 OnnxSamPredictor 也要用。
 """
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from .errors import SamLiteError, problem
@@ -20,11 +20,17 @@ LARGEST_LOGIT = 1e4  # 掩码 logits 一般在 ±50 之内；再大，半精度�
 READ_PHOTO = "先读成数组：from sam_lite import viz，再 viz.read_photo(路径)。"
 
 
+def is_tensor(value: Any) -> bool:
+    """是不是 torch 的张量；没有导入过 torch，就不会有张量。"""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
 def describe(value: Any) -> str:
     """用一句话描述收到的东西：数组说类型和形状，别的说它的 Python 类型。"""
     if isinstance(value, np.ndarray):
         return f"{value.dtype} 数组、形状 {value.shape}"
-    if isinstance(value, torch.Tensor):
+    if is_tensor(value):
         return f"{value.dtype} 张量、形状 {tuple(value.shape)}、在 {value.device}"
     if isinstance(value, Image.Image):
         return f"模式 {value.mode}、宽 {value.width}、高 {value.height} 的 PIL 图片"
@@ -54,9 +60,9 @@ def numbers(name: str, value: Any, kinds: str = "iuf") -> np.ndarray:
     kinds 是收哪几类数（numpy 的 ``dtype.kind``）；字符串 ``"12"`` 一概不收。
     """
     try:
-        if isinstance(value, torch.Tensor):
+        if is_tensor(value):
             value = value.detach().cpu()
-            if value.dtype == torch.bfloat16:  # numpy 没有这个类型
+            if str(value.dtype) == "torch.bfloat16":  # numpy 没有这个类型
                 value = value.float()
         array = np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -104,7 +110,7 @@ def image_mend(image: Any) -> str:
     """不能用的图像该怎么改：形状不对的说形状，类型不对的再说类型。"""
     if isinstance(image, (str, bytes, PathLike)):
         return READ_PHOTO
-    if isinstance(image, torch.Tensor):
+    if is_tensor(image):
         return (
             "(3, 高, 宽) 的张量先 image.permute(1, 2, 0).cpu().numpy()；"
             "已经缩放好的用 set_torch_image。"
@@ -166,7 +172,7 @@ def read_pil(image: Image.Image) -> np.ndarray:
 
 def check_size(name: str, size: Any) -> tuple[int, int]:
     """``(高, 宽)`` 两个正整数。返回普通的元组。"""
-    with_len = isinstance(size, (tuple, list, torch.Size, np.ndarray, torch.Tensor))
+    with_len = isinstance(size, (tuple, list, np.ndarray)) or is_tensor(size)
     pair = [int(n) if is_whole(n) else 0 for n in size] if with_len else []
     if len(pair) != 2 or min(pair) < 1:
         got = repr(tuple(size)) if with_len else describe(size)
@@ -176,7 +182,7 @@ def check_size(name: str, size: Any) -> tuple[int, int]:
 
 def check_image_or_size(image: Any) -> tuple[int, int]:
     """一张图像，或它的 ``(高, 宽)``。返回 ``(高, 宽)``。"""
-    if isinstance(image, (tuple, list, torch.Size)):
+    if isinstance(image, (tuple, list)):
         return check_size("image", image)
     height, width = check_image(image).shape[:2]
     return height, width

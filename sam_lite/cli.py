@@ -17,6 +17,7 @@ from . import (
     cli_demo,
     cli_download,
     cli_evaluate,
+    cli_onnx,
     cli_segment,
     cli_train,
     cli_verify,
@@ -24,7 +25,7 @@ from . import (
 from .cli_parser import Parser, chinese_argparse
 from .errors import SamLiteError
 
-# 每个文件里有 add_arguments 和一个与命令同名的函数
+# 每个文件里有 add_arguments 和一个与命令同名的函数，名字里的 - 是 _
 COMMANDS = {
     "segment": (cli_segment, "给照片加点或框，写出掩码"),
     "auto": (cli_auto, "整张照片或整个文件夹，分割出全部掩码"),
@@ -32,6 +33,7 @@ COMMANDS = {
     "evaluate": (cli_evaluate, "在没训练过的场景上打分，和老办法比"),
     "train": (cli_train, "在程序画的场景上训练"),
     "download": (cli_download, "下载官方权重"),
+    "export-onnx": (cli_onnx, "导出成 ONNX 文件，不要 PyTorch 也能用"),
     "verify": (cli_verify, "查一个权重文件是什么、完不完好"),
 }
 
@@ -47,7 +49,7 @@ def build_parser() -> Parser:
         module.add_arguments(sub)
         text = "出错时显示完整的调用记录"
         sub.add_argument("--debug", action="store_true", help=text)
-        sub.set_defaults(run=getattr(module, name), parser=sub)
+        sub.set_defaults(run=getattr(module, name.replace("-", "_")), parser=sub)
     return parser
 
 

@@ -10,12 +10,20 @@ import torch
 
 from .cli_parser import count
 from .errors import SamLiteError
+from .model import Sam
 from .predictor import SamPredictor
 from .weights import check_device, load
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """加上 ``--model``、``--checkpoint``、``--image-size``、``--device``。"""
+    """加上选模型的三个选项和 ``--device``。"""
+    add_model_arguments(parser)
+    text = "auto、cpu、cuda、mps；auto 是有什么用什么"
+    parser.add_argument("--device", default="auto", metavar="NAME", help=text)
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """加上 ``--model``、``--checkpoint``、``--image-size``。"""
     add = parser.add_argument
     text = "模型：tiny（自带权重，默认）、vit_b、vit_l、vit_h"
     add("--model", metavar="NAME", help=text)
@@ -23,8 +31,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--checkpoint", type=Path, metavar="FILE", help=text)
     text = "输入边长，像素；不写就用权重原来的。越小越快，越粗"
     add("--image-size", type=count, metavar="N", help=text)
-    text = "auto、cpu、cuda、mps；auto 是有什么用什么"
-    add("--device", default="auto", metavar="NAME", help=text)
 
 
 def model_name(args: argparse.Namespace) -> str:
@@ -36,12 +42,17 @@ def load_predictor(args: argparse.Namespace) -> SamPredictor:
     """按这几个选项读模型，返回预测器；文件不是 ``--model`` 那个型号就抛错。"""
     device = pick_device(args.device)
     sam = load(model_name(args), device=device, image_size=args.image_size)
+    check_model_name(args, sam)
+    return SamPredictor(sam)
+
+
+def check_model_name(args: argparse.Namespace, sam: Sam) -> None:
+    """``--model`` 和 ``--checkpoint`` 都写了，文件就要是那个型号，否则抛错。"""
     if args.checkpoint and args.model not in (None, sam.name):
         raise SamLiteError(
             f"--checkpoint {args.checkpoint} 是 {sam.name} 的权重，--model 却写着 "
             f"{args.model}：改成 {sam.name}，或去掉 --model。"
         )
-    return SamPredictor(sam)
 
 
 def pick_device(name: str) -> str:

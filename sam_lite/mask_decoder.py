@@ -122,7 +122,7 @@ class MaskDecoder(nn.Module):
         output_tokens = output_tokens.unsqueeze(0).expand(B, -1, -1)  # (B, 5, C)
         tokens = torch.cat([output_tokens, sparse_prompt_embeddings], dim=1)
 
-        repeats = max(1, B // image_embeddings.shape[0])
+        repeats = B // image_embeddings.shape[0]
         src = torch.repeat_interleave(image_embeddings, repeats, dim=0)
         src = src + dense_prompt_embeddings  # 稠密嵌入加在图像上，不拼到词元里
         B, C, h, w = src.shape  # 一组点配多张掩码提示时，B 到上一行广播之后才是掩码数

@@ -297,7 +297,9 @@ class SamPredictor:
     ) -> Results:
         """查过的 numpy 提示 -> numpy 结果；坐标在这里搬到缩放后的图上。"""
         moved = prompts.move(self.transform, image.original_size)
-        tensors = [None if x is None else x.to(self.device) for x in moved]
+        tensors = [
+            None if x is None else torch.from_numpy(x).to(self.device) for x in moved
+        ]
         masks, iou, low_res = self._decode(image, tensors, multimask, logits)
         arrays = (  # numpy 没有 bfloat16，浮点一律交出 float32
             (masks.float() if logits else masks).cpu().numpy(),

@@ -38,7 +38,7 @@ class PositionEmbeddingRandom(nn.Module):
         一律用 float32 计算：半精度的正弦在高频处误差太大；算完再转回权重的类型。
         """
         matrix = self.positional_encoding_gaussian_matrix
-        fx, fy = matrix.to(torch.float32)  # 每个特征在 x、y 方向的频率
+        fx, fy = matrix.to(torch.float32).unbind()  # 每个特征在 x、y 方向的频率
         coords = 2 * coords.to(torch.float32) - 1  # 挪到 [-1, 1]
         # 就是 coords @ matrix；写成乘加，自动混合精度才不会把它改成半精度
         angles = 2 * math.pi * (coords[..., :1] * fx + coords[..., 1:] * fy)

@@ -1,4 +1,4 @@
-"""提示进门：numpy 或列表的点、框、掩码，查过之后排成一批，再变成张量。
+"""提示进门：numpy 或列表的点、框、掩码，查过之后排成一批。
 
 形状里的 B 是几组提示，N 是每组几个点，``(4h, 4w)`` 是低分辨率掩码的大小。
 """
@@ -8,11 +8,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
-from .checks import LARGEST_LOGIT, describe, numbers
+from .checks import LARGEST_LOGIT, describe, is_tensor, numbers
 from .errors import SamLiteWarning, problem
-from .preprocess import ResizeLongestSide
 
 BATCH_NAMES = (
     "point_coords_batch",
@@ -68,19 +66,21 @@ class Prompts(NamedTuple):
     masks: np.ndarray | None  # (B 或 1, 1, 4h, 4w)
     batched: bool  # 结果要不要 B 那一维；单独一组提示不要
 
-    def move(
-        self, transform: ResizeLongestSide, size: tuple[int, int]
-    ) -> list[torch.Tensor | None]:
-        """变成 predict_torch 的四个张量，坐标搬到缩放后的图上；size 是原图的大小。"""
+    def move(self, transform: Any, size: tuple[int, int]) -> list[np.ndarray | None]:
+        """坐标搬到缩放后的图上，类型换成模型收的 float32 和 int32，次序不变。
+
+        transform 是 ResizeLongestSide，或有同样的 apply_coords、apply_boxes 的东西；
+        size 是原图的大小。
+        """
         points, boxes = self.points, self.boxes
         if points is not None:
             points = transform.apply_coords(points, size)
         if boxes is not None:
             boxes = transform.apply_boxes(boxes, size)
         arrays = (points, self.labels, boxes, self.masks)
-        kinds = (torch.float, torch.int, torch.float, torch.float)
+        kinds = (np.float32, np.int32, np.float32, np.float32)
         return [
-            None if array is None else torch.as_tensor(array, dtype=kind)
+            None if array is None else array.astype(kind)
             for array, kind in zip(arrays, kinds, strict=True)
         ]
 
@@ -238,7 +238,7 @@ def check_mask_input(mask_input: Any, size: tuple[int, int]) -> np.ndarray:
 
 def as_list(name: str, value: Any, count: int | None) -> list[Any]:
     """列表、元组、数组拆成 count 项的列表，否则抛 SamLiteError；None 不限几项。"""
-    good = isinstance(value, (list, tuple, np.ndarray, torch.Tensor))
+    good = isinstance(value, (list, tuple, np.ndarray)) or is_tensor(value)
     if not good or getattr(value, "ndim", None) == 0:
         raise problem(name, describe(value), "列表")
     if count is not None and len(value) != count:

@@ -22,6 +22,7 @@ CHAPTERS = [
     "weights",
     "predictor",
     "auto_mask",
+    "onnx_export",
 ]
 GROUND_FLOOR = {"config", "ops", "errors", "checks", "official_files", "atomic"}
 GROUND_FLOOR |= {"checks_tensors", "extras", "viz"}
@@ -41,6 +42,10 @@ ROOMS = {
     "mask_nms": "auto_mask",
     "mask_regions": "auto_mask",
     "mask_rle": "auto_mask",
+    "onnx_files": "onnx_export",
+    "onnx_models": "onnx_export",
+    "onnx_session": "onnx_export",
+    "onnx_predictor": "onnx_export",
 }
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 MODULE_LINES, CLASS_LINES, FUNCTION_LINES = 220, 110, 35

@@ -24,6 +24,7 @@ from sam_lite import (
     image_encoder,
     mask_decoder,
     model,
+    onnx_export,
     patch_embed,
     predictor,
     preprocess,
@@ -79,6 +80,7 @@ def import_official() -> ModuleType:
     before = {name: sys.modules.get(name) for name in stub}
     sys.modules.update(stub)
     try:
+        importlib.import_module("segment_anything.utils.onnx")
         return importlib.import_module("segment_anything")
     except ModuleNotFoundError as error:
         how = "pip install --no-deps segment-anything-py==1.0.1"
@@ -101,6 +103,7 @@ def _official_api() -> SimpleNamespace:
     transformer = sys.modules["segment_anything.modeling.transformer"]
     decoder = sys.modules["segment_anything.modeling.mask_decoder"]
     transforms = sys.modules["segment_anything.utils.transforms"]
+    onnx = sys.modules["segment_anything.utils.onnx"]
     return SimpleNamespace(
         ResizeLongestSide=transforms.ResizeLongestSide,
         PatchEmbed=encoder.PatchEmbed,
@@ -122,6 +125,7 @@ def _official_api() -> SimpleNamespace:
         MaskDecoder=decoder.MaskDecoder,
         Sam=segment_anything.modeling.Sam,
         SamPredictor=segment_anything.SamPredictor,
+        SamOnnxModel=onnx.SamOnnxModel,
         build_sam=segment_anything.build_sam,
         build_sam_vit_h=segment_anything.build_sam_vit_h,
         build_sam_vit_l=segment_anything.build_sam_vit_l,
@@ -152,6 +156,7 @@ def _our_api() -> SimpleNamespace:
         MaskDecoder=mask_decoder.MaskDecoder,
         Sam=model.Sam,
         SamPredictor=predictor.SamPredictor,
+        SamOnnxModel=onnx_export.SamOnnxModel,
         build_sam=weights.build_sam,
         build_sam_vit_h=weights.build_sam_vit_h,
         build_sam_vit_l=weights.build_sam_vit_l,
