@@ -23,6 +23,7 @@ CHAPTERS = [
     "predictor",
     "auto_mask",
     "onnx_export",
+    "backends",
 ]
 GROUND_FLOOR = {"config", "ops", "errors", "checks", "official_files", "atomic"}
 GROUND_FLOOR |= {"checks_tensors", "extras", "viz"}
