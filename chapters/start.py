@@ -13,7 +13,7 @@ from pathlib import Path
 CHAPTERS = Path(__file__).resolve().parent
 ROOT = CHAPTERS.parent
 SKIPPED = {"start.py", "__pycache__", ".ipynb_checkpoints"}
-OURS = {"course.py", "checks", "glossary.md", "solutions"}
+OURS = {"course.py", "checks", "glossary.md", "recorded", "solutions"}
 
 
 def copy_new(source: Path, target: Path) -> list[Path]:

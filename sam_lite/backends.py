@@ -24,7 +24,6 @@ from torch import nn
 from .attention import set_fused
 from .checks import check_image, check_positive, describe
 from .errors import SamLiteError, problem
-from .extras import require
 from .model import Sam
 from .onnx_export import OPSET, tracing
 from .onnx_files import drafts
@@ -38,7 +37,6 @@ BACKENDS = {
     "bfloat16": "快路，权重和算式都是 bfloat16",
     "compile": "torch.compile 现编译的",
     "onnxruntime": "导出成 ONNX，交给 ONNX Runtime",
-    "openvino": "导出成 ONNX，交给 OpenVINO",
 }
 COMPILERS = {"Windows": "cl", "Darwin": "clang++"}  # 别的系统是 g++
 Run = Callable[[torch.Tensor], torch.Tensor]
@@ -81,8 +79,9 @@ class Encoder(nn.Module):
 def available() -> dict[str, str]:
     """这台机器上能用的后端和版本，``{"fused": "torch 2.13.0", …}``。"""
     usable = [name for name in BACKENDS if not why_not(name)]
-    packages = {name: name if name in OUTSIDE else "torch" for name in usable}
-    return {name: f"{p} {version(p)}" for name, p in packages.items()}
+    packages = {"onnxruntime": "onnxruntime"}  # 其余都是 torch
+    named = [(name, packages.get(name, "torch")) for name in usable]
+    return {name: f"{package} {version(package)}" for name, package in named}
 
 
 def why_not(backend: str) -> str:
@@ -94,13 +93,11 @@ def why_not(backend: str) -> str:
         compiler = os.environ.get("CXX") or COMPILERS.get(platform.system(), "g++")
         if not shutil.which(compiler):
             return f"torch.compile 要 C++ 编译器，找不到 {compiler}：装上，或设 CXX。"
-    for package in (backend, "onnx") if backend in OUTSIDE else ():
+    for package in ("onnx", "onnxruntime") if backend == "onnxruntime" else ():
         try:
             version(package)
         except PackageNotFoundError:
-            return (
-                f'{backend} 要用 {package}：pip install "sam-lite[{EXTRAS[package]}]"。'
-            )
+            return f'{backend} 要用 {package}：pip install "sam-lite[onnx]"。'
     return ""
 
 
@@ -123,8 +120,8 @@ def prepare(sam: Sam, backend: str = "fused") -> Encoder:
     if backend == "bfloat16":
         half = copy.deepcopy(original).to(torch.bfloat16)
         return Encoder(original, half.__call__, torch.bfloat16)
-    if backend in OUTSIDE:
-        return Encoder(original, exported(sam, original, backend), torch.float32)
+    if backend == "onnxruntime":
+        return Encoder(original, exported(sam, original), torch.float32)
     # 副本和原来的共用参数，只是 fused 各记各的
     shared: dict[int, Any] = {id(p): p for p in original.parameters()}
     encoder = copy.deepcopy(original, shared)
@@ -136,23 +133,24 @@ def prepare(sam: Sam, backend: str = "fused") -> Encoder:
 def compiled(encoder: nn.Module, sam: Sam) -> Run:
     """编译一遍，跑一张空白的图；编译器出错时抛 SamLiteError。
 
-    编的是易读的写法：分块的循环会被展开成几百份，编译半天；融合是编译器自己的事。
+    编的是易读的写法：分块的循环会被展开成几百份，编译半天。编译器会把相邻的小运算合成
+    一个，不会替你分块，所以图大的时候还是 fused 快。
     """
-    run: Run = torch.compile(encoder, dynamic=False).__call__
+    run: Any = torch.compile(encoder, dynamic=False)
     try:
         with torch.no_grad():
             run(blank_image(sam))
     except Exception as error:  # 编译的每一步各有各的错误
         text = (str(error).strip().splitlines() or [""])[0]
         raise SamLiteError(f"torch.compile 编译失败：{text}") from error
-    return run
+    return run.__call__
 
 
-def exported(sam: Sam, encoder: nn.Module, backend: str) -> Run:
-    """导出成一个临时的 ONNX 文件，由 backend 装载；一次算一张，多张就循环。"""
+def exported(sam: Sam, encoder: nn.Module) -> Run:
+    """导出成一个临时的 ONNX 文件，由 ONNX Runtime 装载；一次算一张，多张就循环。"""
     if sam.device.type != "cpu" or sam.dtype != torch.float32:
         got = f"在 {sam.device} 上、{sam.dtype} 的模型"
-        raise problem("sam", got, "CPU 上 float32 的模型", "sam.to('cpu').float()")
+        raise problem("sam", got, "CPU 上 float32 的模型", "先 sam.to('cpu').float()。")
     with drafts() as folder:
         path = folder / "encoder.onnx"
         with tracing(sam), FixedSizes(everywhere=True):
@@ -164,31 +162,13 @@ def exported(sam: Sam, encoder: nn.Module, backend: str) -> Run:
                 opset_version=OPSET,
                 dynamo=False,
             )
-        one = OUTSIDE[backend](path)
+        session = open_session(path, ["CPUExecutionProvider"])
 
     def run(images: torch.Tensor) -> torch.Tensor:
-        found = [one(image[None].numpy()) for image in images]
+        found = [session.run(None, {"image": one[None].numpy()})[0] for one in images]
         return torch.from_numpy(np.concatenate(found))
 
     return run
-
-
-def load_onnxruntime(path: Any) -> Callable[[np.ndarray], np.ndarray]:
-    """用 ONNX Runtime 装载。返回函数 ``(1, 3, 边长, 边长) -> (1, C, h, w)``。"""
-    session = open_session(path, ["CPUExecutionProvider"])
-    return lambda image: session.run(None, {"image": image})[0]
-
-
-def load_openvino(path: Any) -> Callable[[np.ndarray], np.ndarray]:
-    """用 OpenVINO 装载，按 float32 算；它默认会自己换成半精度。返回同上。"""
-    runtime: Any = require("openvino", "OpenVINO 后端", extra="openvino")
-    hints = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-    request = runtime.Core().compile_model(path, "CPU", hints).create_infer_request()
-    return lambda image: next(iter(request.infer({"image": image}).values())).copy()
-
-
-OUTSIDE = {"onnxruntime": load_onnxruntime, "openvino": load_openvino}
-EXTRAS = {"onnx": "onnx", "onnxruntime": "onnx", "openvino": "openvino"}
 
 
 def blank_image(sam: Sam) -> torch.Tensor:
@@ -209,7 +189,8 @@ def compare(
     参数：
         image: uint8，``(H, W, 3)``，RGB。
         backends: 比哪几个；不写就比这里能用的全部。
-        rounds: 几轮；另有一轮热身，不计时。
+        rounds: 几轮。每轮里先空跑一次再计时：缓存刚被别的后端用过，它们的线程也可能
+            还在空转。
     """
     rounds = check_positive("rounds", rounds)
     pixels = ResizeLongestSide(sam.image_encoder.img_size).apply_image(
@@ -222,10 +203,11 @@ def compare(
         start = time.perf_counter()
         encoders[name] = prepare(sam, name)
         preparing[name] = time.perf_counter() - start
-    outputs = {name: encoder(x).cpu().float() for name, encoder in encoders.items()}
+    outputs: dict[str, torch.Tensor] = {}
     seconds: dict[str, list[float]] = {name: [] for name in encoders}
     for _ in range(rounds):
         for name, encoder in encoders.items():
+            outputs[name] = encoder(x).cpu().float()
             start = time.perf_counter()
             encoder(x).cpu()  # 搬回来，GPU 才算真的做完
             seconds[name].append(time.perf_counter() - start)
