@@ -1,33 +1,28 @@
-"""命令行：逐项测量，边量边报，最后给出表格，写成 RESULTS.md。"""
+"""命令行：逐项测量，边量边报，最后给出表格，记进 results.json 和 RESULTS.md。"""
 
 import argparse
 import datetime
-import json
-import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from sam_lite.atomic import atomic_file
 from sam_lite.config import PRESETS
 from sam_lite.errors import SamLiteError
 from sam_lite.interrupts import Interrupts
 
+from . import store
 from .cases import BY_KEY, CASES, Case
 from .contenders import NAMES, Job, write_weights
 from .machine import cores, describe_machine
+from .page import format_report
+from .process import Parts, run_apart
 from .report import (
     Entry,
     Outcome,
     Section,
-    as_json,
-    format_report,
     format_table,
     problems,
     relative_difference,
@@ -35,33 +30,15 @@ from .report import (
     size,
 )
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = Path(__file__).parent / "RESULTS.md"
-Parts = dict[str, np.ndarray]
+HERE = Path(__file__).parent
 Measure = Callable[[Case, Job, int], tuple[dict[str, Any], Parts]]
 
 
 def spawn(case: Case, job: Job, threads: int) -> tuple[dict[str, Any], Parts]:
     """在新的进程里量一次，返回（数字，要核对的张量）；出错时数字里有 error。"""
-    with tempfile.TemporaryDirectory() as folder:
-        setting = Path(folder) / "setting.json"
-        fields = {**vars(job), "folder": str(job.folder)}
-        text = json.dumps({"case": case.key, "threads": threads, "job": fields})
-        setting.write_text(text, encoding="utf-8")
-        done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.worker", str(setting)],
-            cwd=ROOT,
-            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
-            capture_output=True,
-        )
-        found = setting.with_name("result.json")
-        if done.returncode != 0 or not found.is_file():
-            return {"error": f"进程没有走完，退出码 {done.returncode}"}, {}
-        numbers = json.loads(found.read_text(encoding="utf-8"))
-        if "error" in numbers:
-            return numbers, {}
-        with np.load(setting.with_name("result.npz")) as parts:
-            return numbers, dict(parts)
+    fields = {**vars(job), "folder": str(job.folder)}
+    setting = {"case": case.key, "threads": threads, "job": fields}
+    return run_apart("benchmarks.worker", setting)
 
 
 def warm_files(job: Job) -> None:
@@ -119,6 +96,7 @@ def run_all(
 ) -> list[Section]:
     """逐个型号造权重、测量、删掉；variants 为空就用各项自己的型号。"""
     chosen = [case for case in CASES if case.key in keys]
+    machine, today = describe_machine(threads), datetime.date.today().isoformat()
     wanted = variants or [v for v in PRESETS if any(v in c.variants for c in chosen)]
     sections = []
     for variant in wanted:
@@ -129,7 +107,8 @@ def run_all(
                 if variants or variant in case.variants:
                     args = Path(name), variant, rounds, threads, measure
                     outcomes = run_case(case, *args)
-                    sections.append(Section(case, variant, weight_bytes, outcomes))
+                    found = Section(case, variant, weight_bytes, outcomes)
+                    sections.append(found._replace(date=today, machine=machine))
     return sections
 
 
@@ -158,11 +137,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="几轮，默认 5")
     parser.add_argument("--quick", action="store_true", help="只量一轮")
     parser.add_argument("--threads", type=int, help="线程数，默认等于核数")
-    parser.add_argument("--json", type=Path, help="把原始数字写到这个文件")
-    parser.add_argument("--out", type=Path, help="报告写到哪里；见下")
+    parser.add_argument("--update", action="store_true", help="把结果记下来；见下")
+    parser.add_argument("--folder", type=Path, default=HERE, help="记在哪个文件夹")
     parser.epilog = (
-        "全部测量时报告写到 benchmarks/RESULTS.md；用了 --only、--variant 或 --quick，"
-        "给出 --out 才写。"
+        "量全部时，结果记进 benchmarks/ 的 results.json，并由它写出 RESULTS.md；用了 "
+        "--only、--variant 或 --quick，给出 --update 才记，只换掉量了的这几项，"
+        "别的留着。"
     )
     options = parser.parse_args(arguments)
     options.keys = split(parser, "--only", options.only, list(BY_KEY)) or list(BY_KEY)
@@ -172,8 +152,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     options.threads = options.threads or cores()
     if options.rounds < 1 or options.threads < 1:
         parser.error("--rounds 和 --threads 至少是 1")
-    if options.out is None and not (options.only or options.variant or options.quick):
-        options.out = RESULTS
+    options.update |= not (options.only or options.variant or options.quick)
     return options
 
 
@@ -188,12 +167,6 @@ def split(
     return names
 
 
-def write(path: Path, text: str) -> None:
-    """完整写好才换掉旧文件。"""
-    with atomic_file(path) as file:
-        file.write(text.encode())
-
-
 def main(arguments: list[str], measure: Measure = spawn) -> int:
     """执行一次，返回退出码：0 正常；1 误差超过容许值，或 sam_lite 没有量成。"""
     options = parse(arguments)
@@ -204,28 +177,19 @@ def main(arguments: list[str], measure: Measure = spawn) -> int:
         options.keys, options.variants, options.rounds, options.threads, measure
     )
     print("\n" + format_table(sections))
-    if options.json:
-        content = json.dumps(as_json(sections, machine), ensure_ascii=False, indent=1)
-        write(options.json, content + "\n")
-    if options.out:
-        command = " ".join(["python -m benchmarks", *shown(arguments)])
-        date = datetime.date.today().isoformat()
-        report = format_report(sections, machine, command, date, options.rounds)
-        write(options.out, report)
+    if options.update:
+        record(options.folder, sections)
     wrong = problems(sections)
     for line in wrong:
         print(line, file=sys.stderr)
     return 1 if wrong else 0
 
 
-def shown(arguments: list[str]) -> list[str]:
-    """报告里写出的参数：写文件的那两个不影响数字，略去。"""
-    kept, skip = [], False
-    for item in arguments:
-        if not skip and not item.startswith(("--out", "--json")):
-            kept.append(item)
-        skip = item in ("--out", "--json")
-    return kept
+def record(folder: Path, sections: list[Section]) -> None:
+    """把量到的记进 folder 的 results.json，再由它写出 RESULTS.md。"""
+    known = store.merge(store.read(folder / "results.json"), sections)
+    store.save(folder / "results.json", known)
+    store.write(folder / "RESULTS.md", format_report(known))
 
 
 if __name__ == "__main__":

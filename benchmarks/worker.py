@@ -1,22 +1,22 @@
 """在单独的进程里把一项量一次：``python -m benchmarks.worker 设定的文件``。
 
-结果写成同一文件夹里的 ``result.json``（时间、CPU 时间、内存），要核对的张量写成
-``result.npz``。
+量出时间、CPU 时间、内存，编码器的两项另有矩阵乘法的速度；怎样交回去见
+``process.py``。
 """
 
 import gc
-import json
 import statistics
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from .cases import BY_KEY, Case, Run, prepare
-from .contenders import Job, NotInstalledError
+from .contenders import Job
+from .operations import product_rates
+from .process import Parts, answer
 
 
 def memory(field: str) -> int | None:
@@ -63,29 +63,27 @@ def measure(run: Run, warmups: int, repeats: int) -> tuple[dict[str, Any], Any]:
     return numbers, result
 
 
-def measure_job(case: Case, job: Job) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """一项、一方：数字，和要核对的张量（float64）。"""
+def measure_job(case: Case, job: Job) -> tuple[dict[str, Any], Parts]:
+    """一项、一方：数字，和要核对的张量（float64）。
+
+    编码器的两项另量矩阵乘法的速度，紧挨着测量，前后各一次。
+    """
+    dtype = getattr(torch, job.dtype)
     with torch.no_grad():
-        numbers, result = measure(prepare(case, job), case.warmups, case.repeats)
+        run = prepare(case, job)
+        before = product_rates(dtype) if case.bound else {}
+        numbers, result = measure(run, case.warmups, case.repeats)
+        after = product_rates(dtype) if case.bound else {}
+        numbers["rates"] = {name: (before[name] + after[name]) / 2 for name in before}
         parts = case.outputs(result)
     return numbers, {name: part.double().numpy() for name, part in parts.items()}
 
 
-def main(path: Path) -> None:
-    """读设定，量，写结果；没装或出错也写明，照常结束。"""
-    setting = json.loads(path.read_text(encoding="utf-8"))
-    torch.set_num_threads(setting["threads"])
+def measure_setting(setting: dict[str, Any]) -> tuple[dict[str, Any], Parts]:
+    """照设定量一次。"""
     job = Job(**{**setting["job"], "folder": Path(setting["job"]["folder"])})
-    try:
-        found, parts = measure_job(BY_KEY[setting["case"]], job)
-        np.savez(path.with_name("result.npz"), **parts)
-    except NotInstalledError:
-        found = {"error": "没有安装"}
-    except Exception as error:
-        line = (str(error).splitlines() or [""])[0]
-        found = {"error": f"出错：{type(error).__name__}：{line}"[:120]}
-    path.with_name("result.json").write_text(json.dumps(found), encoding="utf-8")
+    return measure_job(BY_KEY[setting["case"]], job)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    answer(Path(sys.argv[1]), measure_setting)

@@ -5,6 +5,7 @@
 运行：`python chapters/start.py`；后面的参数原样交给 JupyterLab。
 """
 
+import os
 import shutil
 import subprocess
 import sys
@@ -12,8 +13,8 @@ from pathlib import Path
 
 CHAPTERS = Path(__file__).resolve().parent
 ROOT = CHAPTERS.parent
-SKIPPED = {"start.py", "__pycache__", ".ipynb_checkpoints"}
-OURS = {"course.py", "checks", "glossary.md", "recorded", "solutions"}
+SKIPPED = {"start.py", "jupyter", "__pycache__", ".ipynb_checkpoints"}
+OURS = {"course.py", "explorers.py", "checks", "glossary.md", "recorded", "solutions"}
 
 
 def copy_new(source: Path, target: Path) -> list[Path]:
@@ -36,6 +37,15 @@ def copy_new(source: Path, target: Path) -> list[Path]:
     return added
 
 
+def quiet_environment() -> dict[str, str]:
+    """环境变量，让 JupyterLab 多读 `jupyter/` 里的设置：不上网查新闻、查新版本。
+
+    不关掉的话，它会联网，还弹窗问要不要看新闻；在菜单里改过的，以你的为准。
+    """
+    paths = [str(CHAPTERS / "jupyter"), os.environ.get("JUPYTER_CONFIG_PATH", "")]
+    return os.environ | {"JUPYTER_CONFIG_PATH": os.pathsep.join(filter(None, paths))}
+
+
 def main() -> int:
     my = ROOT / "my"
     my.mkdir(exist_ok=True)
@@ -47,7 +57,7 @@ def main() -> int:
     page = f"/lab/tree/{(first if first.exists() else my).relative_to(ROOT).as_posix()}"
     options = [f"--ServerApp.root_dir={ROOT}", f"--LabApp.default_url={page}"]
     command = [sys.executable, "-m", "jupyterlab", *options, *sys.argv[1:]]
-    return subprocess.run(command, cwd=ROOT).returncode
+    return subprocess.run(command, cwd=ROOT, env=quiet_environment()).returncode
 
 
 if __name__ == "__main__":

@@ -60,17 +60,21 @@ class Attention(nn.Module):
         qkv = self.qkv(x).reshape(B, H * W, 3, n, C // n)  # (B, HW, 3, n, d)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # 各 (B, n, HW, d)
 
-        if self.use_rel_pos:
-            # 两份相对位置 (B, n, H, W, H)、(B, n, H, W, W)；各条路自己把它们加到分数上
-            r_q = q.reshape(B, n, H, W, C // n)
-            rel = rel_pos_scores(r_q, self.rel_pos_h, self.rel_pos_w, (H, W))
-            if self.fused:
-                x = attention_rel_pos(q, k, v, self.scale, *rel)  # (B, n, HW, d)
-            else:
-                x = ops.attention_eager(q, k, v, self.scale, sum_rel_pos(*rel))
-        else:
+        if not self.use_rel_pos:
             attend = ops.attention_fused if self.fused else ops.attention_eager
             x = attend(q, k, v, self.scale)  # (B, n, HW, d)
+        else:
+            # 行、列的加项各一份；两条路各自把它们加到分数上
+            r_q = q.reshape(B * n, H * W, C // n)
+            tables = self.rel_pos_h, self.rel_pos_w
+            rel_h, rel_w = rel_pos_by_axis(r_q, *tables, (H, W), (H, W))
+            rel_h = rel_h.reshape(B, n, H, W, H)
+            rel_w = rel_w.reshape(B, n, H, W, W)
+            if self.fused:
+                x = attention_rel_pos(q, k, v, self.scale, rel_h, rel_w)
+            else:
+                bias = sum_rel_pos(rel_h, rel_w)  # (B, n, HW, HW)
+                x = ops.attention_eager(q, k, v, self.scale, bias)
         x = x.permute(0, 2, 1, 3).reshape(B, H, W, C)  # (B, H, W, C)，各头拼回去
         return self.proj(x)
 
@@ -98,25 +102,6 @@ def get_rel_pos(q_size: int, k_size: int, rel_pos: torch.Tensor) -> torch.Tensor
     return rel_pos[index.long()]  # (q_size, k_size, d)
 
 
-def rel_pos_scores(
-    r_q: torch.Tensor,
-    rel_pos_h: torch.Tensor,
-    rel_pos_w: torch.Tensor,
-    k_size: tuple[int, int],
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """每个查询与每一行、每一列键的相对位置分数，高的一份和宽的一份。
-
-    r_q 是摆成网格、没有乘过 scale 的查询，与官方相同。形状：r_q
-    ``(..., qH, qW, d)`` -> ``(..., qH, qW, kH)``、``(..., qH, qW, kW)``。
-    """
-    R_h = get_rel_pos(r_q.shape[-3], k_size[0], rel_pos_h)  # (qH, kH, d)
-    R_w = get_rel_pos(r_q.shape[-2], k_size[1], rel_pos_w)  # (qW, kW, d)
-    # einsum 的结果在内存里不按这个次序放；趁还小先理顺，不然以后要把整张分数表复制一遍
-    rel_h = torch.einsum("...hwc,hkc->...hwk", r_q, R_h).contiguous()
-    rel_w = torch.einsum("...hwc,wkc->...hwk", r_q, R_w).contiguous()
-    return rel_h, rel_w
-
-
 def decomposed_rel_pos(
     q: torch.Tensor,
     rel_pos_h: torch.Tensor,
@@ -128,9 +113,32 @@ def decomposed_rel_pos(
 
     形状：q ``(B, qH·qW, d)`` -> ``(B, qH·qW, kH·kW)``，这里的 B 是批量乘头数。
     """
-    r_q = q.reshape(q.shape[0], *q_size, q.shape[2])
-    rel_h, rel_w = rel_pos_scores(r_q, rel_pos_h, rel_pos_w, k_size)
+    rel_h, rel_w = rel_pos_by_axis(q, rel_pos_h, rel_pos_w, q_size, k_size)
     return sum_rel_pos(rel_h, rel_w)
+
+
+def rel_pos_by_axis(
+    q: torch.Tensor,
+    rel_pos_h: torch.Tensor,
+    rel_pos_w: torch.Tensor,
+    q_size: tuple[int, int],
+    k_size: tuple[int, int],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """加项的两份，还没有相加：只看隔几行的一份，只看隔几列的一份。
+
+    形状：q ``(B, qH·qW, d)`` -> ``(B, qH, qW, kH)``、``(B, qH, qW, kW)``。
+    """
+    q_h, q_w = q_size
+    k_h, k_w = k_size
+    B, _, d = q.shape
+    r_q = q.reshape(B, q_h, q_w, d)
+    R_h = get_rel_pos(q_h, k_h, rel_pos_h)  # (qH, kH, d)
+    R_w = get_rel_pos(q_w, k_w, rel_pos_w)  # (qW, kW, d)
+    # einsum 的结果在内存里不按这个次序放；趁还小先理顺，不然末尾的 reshape 要把整张
+    # 分数表复制一遍
+    rel_h = torch.einsum("bhwc,hkc->bhwk", r_q, R_h).contiguous()  # (B, qH, qW, kH)
+    rel_w = torch.einsum("bhwc,wkc->bhwk", r_q, R_w).contiguous()  # (B, qH, qW, kW)
+    return rel_h, rel_w
 
 
 def add_decomposed_rel_pos(

@@ -9,7 +9,7 @@
 
 import torch
 
-from . import ops
+from . import ops, ops_oneflow
 
 TILE = 2**21  # 一块里有多少个分数：float32 是 8 MB
 BIG = 512  # 词元不到这么多（例如一个窗口），融合算子更快
@@ -34,9 +34,13 @@ def attention_rel_pos(
 ) -> torch.Tensor:
     """带相对位置的注意力：分数表大、又在 CPU 上推理时分块，别的时候交给融合算子。
 
+    OneFlow 里折进矩阵乘法，见 ``ops_oneflow.py``。
+
     形状：q、k、v ``(B, n, HW, d)``，rel_h ``(B, n, H, W, H)``，rel_w
     ``(B, n, H, W, W)`` -> ``(B, n, HW, d)``。
     """
+    if ops.ONEFLOW:
+        return ops_oneflow.attention_folded(q, k, v, scale, rel_h, rel_w)
     on_cpu = q.device.type == "cpu" and q.dtype in (torch.float32, torch.bfloat16)
     if on_cpu and q.shape[2] >= BIG and not ops.needs_grad(q, k, v, rel_h, rel_w):
         return attention_tiled(q, k, v, scale, rel_h, rel_w)

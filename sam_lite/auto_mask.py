@@ -52,12 +52,13 @@ class SamAutomaticMaskGenerator:
     - 小图的裁图可能一个像素也没有，官方在缩放时出错，这里跳过；
     - 苹果芯片的 MPS 没有 float64，官方在那里出错，这里坐标用 float32。
 
-    CPU 上 ``points_per_batch`` 再大，一批也不超过处理器缓存放得下的：结果不变，更快。
+    CPU 上 ``points_per_batch`` 再大，一批也不超过处理器缓存放得下的（vit_b 是 4 个
+    点）：结果不变，更快。写得比默认的 64 还大、又用不上时，发出 SamLiteWarning。
 
     参数：
         model: 一个 Sam。
         points_per_side: 每边几个点；给了 point_grids 就写 None。
-        points_per_batch: 一次解码几个点；``"auto"`` 按 memory_limit_mb 定。
+        points_per_batch: 一次解码最多几个点；``"auto"`` 按 memory_limit_mb 定。
         pred_iou_thresh: 预测的 IoU 要大于它；0 是不筛。
         stability_score_thresh: 稳定性分数至少要有它；0 是不筛。
         stability_score_offset: 算稳定性时阈值上下挪多少，logit。
@@ -97,7 +98,7 @@ class SamAutomaticMaskGenerator:
         memory_limit_mb: int = 1024,
     ) -> None:
         options = {k: v for k, v in locals().items() if k not in ("self", "model")}
-        check_options(options)
+        check_options(options, model)
         self.predictor = SamPredictor(model)
         self.decoder = PromptDecoder()
         self.points_per_batch = points_per_batch

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from . import ops
+
 
 def build_point_grid(n_per_side: int) -> np.ndarray:
     """单位正方形里均匀的网格点，``(n², 2)``，(x, y)；每点在它那一格的正中。"""
@@ -125,11 +127,6 @@ def calculate_stability_score(
     高的那张总在低的那张里面，所以交是高的面积，并是低的面积。两张都空时官方得 NaN，
     这里是 0。形状：logits ``(..., H, W) -> (...)``。
     """
-    high = count(masks > mask_threshold + threshold_offset)
-    low = count(masks > mask_threshold - threshold_offset)
+    high = ops.count_true(masks > mask_threshold + threshold_offset)
+    low = ops.count_true(masks > mask_threshold - threshold_offset)
     return high / low.clamp(min=1)
-
-
-def count(masks: torch.Tensor) -> torch.Tensor:
-    """每张掩码有几个像素。形状：布尔 ``(..., H, W) -> (...)``，整数。"""
-    return masks.flatten(-2).sum(dim=-1, dtype=torch.int32)

@@ -1,5 +1,6 @@
 """自动掩码的参数：查得对不对，一批放得下几个点，进度条。"""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -8,15 +9,16 @@ from typing import Any
 import numpy as np
 
 from .checks import check_positive, describe, is_whole
-from .errors import problem
+from .errors import SamLiteWarning, problem
 from .extras import require
 from .mask_decoder_fast import prompts_in_cache
 from .model import Sam
 
 OUTPUT_MODES = ("binary_mask", "uncompressed_rle", "coco_rle")
+OFFICIAL_BATCH = 64  # points_per_batch 的默认值，照官方
 
 
-def check_options(options: dict[str, Any]) -> None:
+def check_options(options: dict[str, Any], model: Sam) -> None:
     """查 SamAutomaticMaskGenerator 的全部参数，不合理的抛 SamLiteError。"""
     scores = "pred_iou_thresh", "stability_score_thresh", "stability_score_offset"
     for name in (*scores, "box_nms_thresh", "crop_nms_thresh", "crop_overlap_ratio"):
@@ -39,6 +41,23 @@ def check_options(options: dict[str, Any]) -> None:
     if options["min_mask_region_area"] > 0:
         require("skimage.measure", "min_mask_region_area")
     check_points(options)
+    warn_if_lowered(options["points_per_batch"], model)
+
+
+def warn_if_lowered(asked: int | str, model: Sam) -> None:
+    """点了名要一大批、CPU 上却用不上时，发出 SamLiteWarning。
+
+    默认的 64 在 CPU 上几乎总要减小，那不是谁的本意，不必说。
+    """
+    if asked == "auto" or int(asked) <= OFFICIAL_BATCH:
+        return
+    fit = largest_batch(model)
+    if int(asked) > fit:
+        text = (
+            f"points_per_batch={asked} 用不上：CPU 上一批最多 {fit} 个点，"
+            "再多也不更快。结果不变。"
+        )
+        warnings.warn(text, SamLiteWarning, stacklevel=4)  # 指到造生成器的那一行
 
 
 def check_points(options: dict[str, Any]) -> None:
@@ -82,12 +101,11 @@ def prompts_at_once(
 ) -> int:
     """一批解码几个点。
 
-    给了数就照它，只是在 CPU 上不超过缓存放得下的：再多并不更快，内存却成倍地涨。
-    ``"auto"`` 按内存的上限算，至少 1 个。
+    给了数就照它，只是不超过 largest_batch。``"auto"`` 按内存的上限算，至少 1 个。
     """
     h, w = model.prompt_encoder.image_embedding_size
     width = model.mask_decoder.transformer_dim
-    fit = 2**31 if model.device.type != "cpu" else prompts_in_cache(h * w, width)
+    fit = largest_batch(model)
     if asked == "auto":
         side = model.image_encoder.img_size
         # 每个点三张掩码：放大到输入边长、再到原图，各一份浮点；加上几份布尔的
@@ -95,6 +113,17 @@ def prompts_at_once(
         decode = 4 * 6 * h * w * width  # 解码器里同时活着的几张表
         return min(fit, max(1, limit_mb * 10**6 // (3 * mask + decode)))
     return min(fit, int(asked))
+
+
+def largest_batch(model: Sam) -> int:
+    """一批最多几个点：CPU 上是缓存放得下的，别的设备不限。
+
+    再多并不更快，内存却成倍地涨。
+    """
+    if model.device.type != "cpu":
+        return 2**31
+    h, w = model.prompt_encoder.image_embedding_size
+    return prompts_in_cache(h * w, model.mask_decoder.transformer_dim)
 
 
 @contextmanager

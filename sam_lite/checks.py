@@ -61,8 +61,10 @@ def numbers(name: str, value: Any, kinds: str = "iuf") -> np.ndarray:
     """
     try:
         if is_tensor(value):
-            value = value.detach().cpu()
-            if str(value.dtype) == "torch.bfloat16":  # numpy 没有这个类型
+            from . import ops  # 用到才导入：没有 torch 的环境里走不到这里
+
+            value = ops.detach(value).cpu()
+            if str(value.dtype).endswith("bfloat16"):  # numpy 没有这个类型
                 value = value.float()
         array = np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from . import ops
 from .checks import LARGEST_LOGIT, check_size, describe
 from .errors import SamLiteWarning, problem
 
@@ -55,8 +56,7 @@ def check_values(name: str, value: torch.Tensor) -> tuple[float, float]:
     """全部有限，否则抛 SamLiteError。返回最小、最大值，一个数也没有时是两个 0。"""
     if 0 in value.shape:
         return 0.0, 0.0
-    value = value.detach()
-    low, high = float(value.min()), float(value.max())  # 有 NaN 时两个都是 NaN
+    low, high = ops.lowest_highest(ops.detach(value))
     if not float("-inf") < low <= high < float("inf"):
         raise problem(name, "无穷大或 NaN", "有限的数")
     return low, high

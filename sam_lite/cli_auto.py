@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import os
 import sys
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from . import cli_model, viz
@@ -34,6 +36,7 @@ JSON 最后写，所以有它就是做完了。再运行一次，做完的跳过
 全部做完以后，合成一个 annotations.json。
 
 几个进程分着做：torchrun --nproc-per-node 2 --no-python sam-lite auto 文件夹 --out 结果
+有几块 NVIDIA 显卡的，每个进程用自己的那一块。
 
 例：sam-lite auto photos --out masks --pred-iou-thresh 0.8"""
 
@@ -52,6 +55,7 @@ NUMBERS: dict[str, tuple[type, str]] = {
     "min_mask_region_area": (int, "更小的孔填上、岛去掉，像素；默认不做"),
     "min_mask_area": (int, "更小的掩码不要，像素；默认全要"),
 }
+PARAMETERS = inspect.signature(SamAutomaticMaskGenerator).parameters
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,15 +78,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def auto(args: argparse.Namespace) -> None:
     """做完还没做的照片，印出每张几张掩码；全做完就合成 annotations.json。
 
-    读不了的照片说一声，接着做别的，最后退出码是 1。
+    读不了的照片说一声，接着做别的，最后退出码是 1；几个进程时只有最后做完的那个是 1
+    ——torchrun 见一个进程出错，就把别的都停掉。
     """
     photos = find_photos(args.input)
     rank, world = my_share()
     prepare_folder(args.out, photos, sweeping=world == 1)
+    args.device = cli_model.local_device(args.device)
     sam = cli_model.load_predictor(args).model
-    given = {name: getattr(args, name) for name in NUMBERS}
-    options: dict[str, Any] = GENTLE if sam.name == "tiny" else {}
-    options = options | {k: v for k, v in given.items() if v is not None}
+    options = settings(args, sam.name)
     generator = SamAutomaticMaskGenerator(
         sam,
         **options,
@@ -92,12 +96,20 @@ def auto(args: argparse.Namespace) -> None:
     )
     # 指纹认得出重新训练过的权重；文件名认不出
     info: dict[str, Any] = {"model": cli_model.model_name(args)}
-    info |= {"weights": fingerprints(sam), "options": options}
+    info |= {"weights": fingerprints(sam, whole=True), "options": options}
     info["image_size"] = sam.image_encoder.img_size
-    failed = work(generator, photos[rank::world], args, info)
-    merge(args.out, [p for p in photos if p.name not in failed], info)
+    work(generator, photos[rank::world], args, info)
+    failed = merge(args.out, photos, info)
     if failed:
         raise SamLiteError(f"{len(failed)} 张照片读不了：{'、'.join(failed)}")
+
+
+def settings(args: argparse.Namespace, model: str) -> dict[str, Any]:
+    """结果由哪些参数决定：默认值也写全，明写一个默认值才不算换了设置。"""
+    options = {name: PARAMETERS[name].default for name in NUMBERS}
+    given = {name: getattr(args, name) for name in NUMBERS}
+    options |= GENTLE if model == "tiny" else {}
+    return options | {k: v for k, v in given.items() if v is not None}
 
 
 def work(
@@ -105,12 +117,11 @@ def work(
     mine: list[Path],
     args: argparse.Namespace,
     info: dict[str, Any],
-) -> list[str]:
-    """逐张做自己的一份，做过的跳过；返回读不了的照片的名字。"""
+) -> None:
+    """逐张做自己的一份，做过的、读不了的跳过。"""
     if args.overwrite:  # 先作废：半途停下，剩下的不会被当成做完的
         for photo in mine:
             outputs(args.out, photo)[2].unlink(missing_ok=True)
-    failed = []
     with Interrupts() as stop:
         for i, photo in enumerate(mine):
             if stop:
@@ -122,14 +133,16 @@ def work(
                     "已经做过" if done else one_photo(generator, photo, args.out, info)
                 )
             except UnreadablePhotoError as error:
-                failed.append(photo.name)
                 said = f"跳过，{error}"
             print(f"{i + 1}/{len(mine)} {photo.name}：{said}", flush=True)
-    return failed
 
 
 class UnreadablePhotoError(SamLiteError):
     """一张照片读不了，别的照片还能做。"""
+
+
+class OtherSettingsError(SamLiteError):
+    """结果是用别的设置做的。"""
 
 
 def my_share() -> tuple[int, int]:
@@ -205,7 +218,7 @@ def read_done(out: Path, photo: Path, info: dict[str, Any]) -> dict[str, Any] | 
         ) from None
     if made_with != info:
         changed = [k for k in info if made_with.get(k) != info[k]]
-        raise SamLiteError(
+        raise OtherSettingsError(
             f"{file} 是用别的设置做的（{'、'.join(changed)} 不同）：换一个 --out，"
             "或加 --overwrite 全部重做"
         )
@@ -221,10 +234,7 @@ def one_photo(
 ) -> str:
     """做一张，写三个文件，返回一句话。JSON 最后写。"""
     start = time.perf_counter()
-    try:
-        image = viz.read_photo(photo)
-    except SamLiteError as error:
-        raise UnreadablePhotoError(str(error)) from error
+    image = read_photo(photo)
     height, width = image.shape[:2]
     records = generator.generate(image)
     labels = masks_to_label_map(records, (height, width))
@@ -237,18 +247,35 @@ def one_photo(
     return f"{len(records)} 张掩码，{time.perf_counter() - start:.1f} s"
 
 
-def merge(out: Path, photos: list[Path], info: dict[str, Any]) -> None:
-    """各张的 JSON 合成 annotations.json，编号重排；还有没做完的就不合。"""
-    parts = []
+def read_photo(photo: Path) -> np.ndarray:
+    """照片的像素，``(H, W, 3)``；读不了就抛 UnreadablePhotoError。"""
+    try:
+        return viz.read_photo(photo)
+    except SamLiteError as error:
+        raise UnreadablePhotoError(str(error)) from error
+
+
+def merge(out: Path, photos: list[Path], info: dict[str, Any]) -> list[str]:
+    """各张的 JSON 合成 annotations.json，编号重排；返回读不了的照片的名字。
+
+    还有别的进程没做完的，就不合，返回空的。
+    """
+    parts, failed = [], []
     for photo in photos:
         try:
             done = read_done(out, photo, info)
-        except SamLiteError:  # 别的进程还没轮到的旧结果
+        except OtherSettingsError:  # 别的进程正在全部重做，还没轮到的旧结果
             done = None
-        if done is None:
+        if done:
+            parts.append(done)
+            continue
+        try:
+            read_photo(photo)  # 没有结果：是还没做，还是做不了
+        except UnreadablePhotoError:
+            failed.append(photo.name)
+        else:
             print("其余的照片由别的进程做；最后做完的那个写 annotations.json。")
-            return
-        parts.append(done)
+            return []
     whole = coco("", (0, 0), [], info) | {"images": []}
     for i, part in enumerate(parts, start=1):
         whole["images"].append(part["images"][0] | {"id": i})
@@ -258,3 +285,4 @@ def merge(out: Path, photos: list[Path], info: dict[str, Any]) -> None:
     write_json(out / "annotations.json", whole)
     total = len(whole["annotations"])
     print(f"{out / 'annotations.json'}：{len(parts)} 张照片，{total} 张掩码")
+    return failed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from pathlib import Path
 
@@ -62,6 +63,22 @@ def pick_device(name: str) -> str:
             return "cuda"
         return "mps" if torch.backends.mps.is_available() else "cpu"
     return str(check_device(name))
+
+
+def local_device(name: str) -> str:
+    """torchrun 的几个进程各用一块 NVIDIA 显卡；点了名的（``cuda:1``）照它。
+
+    进程比显卡多时轮着用。
+    """
+    place = os.environ.get("LOCAL_RANK", "")
+    if name == "auto" and place:
+        name = pick_device(name)
+    if name != "cuda" or not place:
+        return name
+    if not place.isdigit():
+        got = f"环境变量 LOCAL_RANK={place!r}"
+        raise SamLiteError(f"{got} 说不通：不用 torchrun 就别设")
+    return f"cuda:{int(place) % max(1, torch.cuda.device_count())}"
 
 
 def clock(predictor: SamPredictor) -> float:

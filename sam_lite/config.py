@@ -1,4 +1,4 @@
-"""模型的全部尺寸：一个 SamConfig，四个预设，一眼看完；以及训练的全部设置。"""
+"""模型的全部尺寸：一个 SamConfig，四个预设，一眼看完；以及训练和微调的全部设置。"""
 
 from dataclasses import dataclass
 
@@ -75,4 +75,28 @@ class TrainConfig:
     min_zoom: float = 0.55  # 随机裁剪最多裁到边长的几成；越小，物体放得越大
     box_share: float = 0.5  # 第一轮里框占几成，其余是一个正点
     bfloat16: bool = False  # 用 bfloat16 自动混合精度；GPU 和带 AMX 的 CPU 上更快
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """一次微调（``training.fit``）的全部设置。
+
+    ``parts`` 是学哪一部分：``"decoder"`` 只学解码器，编码器的结果算一次就存着；
+    ``"decoder+prompt"`` 加上提示编码器；``"lora"`` 学编码器和解码器里的低秩适配器；
+    ``"all"`` 全都学。``minutes`` 大于 0 时按时间安排学习率，到时就停，不看 ``epochs``。
+    """
+
+    parts: str = "decoder"
+    epochs: int = 10  # 训练的照片过几遍；每过一遍评一次分
+    minutes: float = 0.0
+    lr: float = 0.0  # 最高学习率；0 是按 parts 取，见 fit_parts.LEARNING_RATES
+    batch: int = 2  # 每步几张照片，所有进程合计
+    prompts: int = 8  # 每张照片几个物体，各一组提示
+    rounds: int = 3  # 同 TrainConfig
+    lora_rank: int = 8  # 低秩适配器的秩，parts="lora" 时用
+    validation: float = 0.25  # 没有另给验证的照片时，分出几成
+    patience: int = 4  # 连着几遍没有进步就停
+    cache_mb: int = 2048  # 编码的结果最多占多少内存，MB；存不下的每次重算
+    bfloat16: bool = False  # 同 TrainConfig
     seed: int = 0

@@ -1,7 +1,8 @@
 """一张图像的嵌入存成文件、再读回来：编码最费时，存下来就不必再算。
 
-文件是 safetensors：一个张量 ``features``，其余写在元数据里——谁编码的、原图多大。读的
-时候逐项核对，有一处对不上就不用：别的模型的嵌入形状可能一样，给出的掩码却是错的。
+文件是 safetensors：一个张量 ``features``，其余写在元数据里——谁编码的、原图多大、内容的
+SHA-256。读的时候逐项核对，有一处对不上就不用：别的模型的嵌入形状可能一样，磁盘上坏了
+一位的嵌入也读得出来，给出的掩码却是错的。早先存的文件没有 SHA-256，照样能读。
 """
 
 import hashlib
@@ -10,8 +11,8 @@ from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
+from . import ops
 from .atomic import atomic_file, reason
 from .checks import check_path, check_size
 from .checks_tensors import check_shape, check_tensor, check_values
@@ -33,16 +34,24 @@ class EncodedImage(NamedTuple):
 
 
 @torch.no_grad()
-def fingerprints(sam: Sam) -> str:
+def fingerprints(sam: Sam, whole: bool = False) -> str:
     """图像编码器的指纹：权重的每个张量取头 16 个数，连同均值、标准差算 SHA-256。
+
+    嵌入只看编码器；whole 为真时，解码器和提示编码器也算上。
 
     按 float32、float16、bfloat16 舍入各算一个：用半精度编码的嵌入，全精度的同一个模型
     也认得。训练过的权重每个张量都变，所以不必逐字节读完几百兆。
     """
-    tensors = [*sam.image_encoder.state_dict().values(), sam.pixel_mean, sam.pixel_std]
+    part = sam if whole else sam.image_encoder
+    tensors = [*part.state_dict().values(), sam.pixel_mean, sam.pixel_std]
     values = torch.cat([x.flatten()[:16].float() for x in tensors]).cpu()
     rounded = [values.to(dtype).float().numpy().tobytes() for dtype in HASHED_AS]
     return " ".join(hashlib.sha256(data).hexdigest() for data in rounded)
+
+
+def digest(features: torch.Tensor) -> str:
+    """张量内容的 SHA-256，十六进制：坏了一位也变。"""
+    return hashlib.sha256(ops.raw_bytes(features.cpu())).hexdigest()
 
 
 def describe_model(sam: Sam) -> dict[str, str]:
@@ -65,8 +74,9 @@ def save_embedding(path: str | Path, sam: Sam, image: EncodedImage) -> None:
     metadata = describe_model(sam)
     for key in ("original_size", "input_size"):
         metadata[key] = " ".join(map(str, getattr(image, key)))
-    features = image.features.detach().cpu().contiguous()
-    data = save({"features": features}, metadata)
+    features = ops.detach(image.features).cpu().contiguous()
+    metadata["sha256"] = digest(features)
+    data = ops.to_safetensors({"features": features}, metadata)
     with atomic_file(path) as file:
         file.write(data)
 
@@ -76,18 +86,18 @@ def load_embedding(
 ) -> EncodedImage:
     """读回嵌入，放到模型的设备上、转成模型的类型。
 
-    错误：文件不在、读不了、不是这种文件，型号、输入边长、权重或图像大小（给了 size
-    才查）对不上时，抛 SamLiteError。
+    错误：文件不在、读不了、不是这种文件，型号、输入边长、权重、内容的 SHA-256（文件里
+    有才查）或图像大小（给了 size 才查）对不上时，抛 SamLiteError。
     """
     path = check_path(path)
     try:
         open(path, "rb").close()  # safe_open 把没有权限也说成文件不存在
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT or list(file.keys()) != ["features"]:
                 raise SamLiteError(f"{path} 不是 save_embedding 存的图像嵌入。")
             check_model(path, metadata, sam)
-            features = file.get_tensor("features").clone()  # 不再连着文件
+        features = ops.read_safetensors(path)["features"].clone()  # 不再连着文件
     except FileNotFoundError as error:
         raise SamLiteError(f"没有这个嵌入文件：{path}。检查路径。") from error
     except OSError as error:
@@ -97,6 +107,11 @@ def load_embedding(
             f"{path} 不是完好的 safetensors 文件。可能没写完、没传完，或者是别的文件："
             "用 save_embedding 重新存一份。"
         ) from error
+    if metadata.get("sha256", intact := digest(features)) != intact:
+        raise SamLiteError(
+            f"{path} 的内容和存的时候不同（SHA-256 对不上）：文件在磁盘上或传的路上"
+            "坏了，或者有人改过。重新编码，再用 save_embedding 存一份。"
+        )
     original, resized = read_sizes(path, metadata, sam, size)
     check_features(f"{path} 里的 features", features, sam)
     return EncodedImage(features.to(sam.device, sam.dtype), original, resized)

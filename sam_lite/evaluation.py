@@ -176,12 +176,17 @@ def evaluate(
 
 
 def score_model(predictor: SamPredictor, task: Task) -> dict[str, Array]:
+    """编码 task 的图片，给模型打分，同 ``score_prompts``。"""
+    predictor.set_image(task.image)
+    return score_prompts(predictor, task)
+
+
+def score_prompts(predictor: SamPredictor, task: Task) -> dict[str, Array]:
     """模型在四种提示下的 IoU、它自己预测的 IoU 和物体面积，都是 ``(B,)``。
 
-    第二、三次点击带上前一张掩码的 logits，只出一张掩码；图片只编码一次。
+    图片已经编码好了；第二、三次点击带上前一张掩码的 logits，只出一张掩码。
     """
     truths, rows = task.truths, np.arange(len(task.truths))
-    predictor.set_image(task.image)
     points = task.clicks[:, None, :]  # (B, 1, 2)
     labels = np.ones((len(truths), 1), dtype=int)
     masks, guess, logits = _predict(predictor, points, labels, multimask=True)

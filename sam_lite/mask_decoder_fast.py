@@ -180,6 +180,8 @@ class ImageDecoder:
             iou = self.scores(tokens)[:, chosen]
             keep = ~(iou <= min_iou).all(dim=1)
             if not keep.all():
+                if not keep.any():  # OneFlow 乘空矩阵会中止进程，别往下走
+                    continue
                 tokens, keys, iou = tokens[keep], keys[keep], iou[keep]
                 index = index[keep.cpu()]
             yield index, self.masks(tokens, keys, chosen), iou
@@ -207,7 +209,8 @@ def project_back(
     """
     B, n, T, d = q.shape
     back = q @ weight.reshape(n, d, -1)  # (B, n, T, C)
-    return (back.flatten(1, 2) @ keys.transpose(1, 2)).unflatten(1, (n, T))
+    scores = back.flatten(1, 2) @ keys.transpose(1, 2)  # (B, nT, P)
+    return scores.reshape(B, n, T, keys.shape[1])
 
 
 def score_shared(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
@@ -217,7 +220,7 @@ def score_shared(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
     """
     B, n, T, d = q.shape
     scores = q.transpose(0, 1).reshape(n, B * T, d) @ k[0].transpose(1, 2)
-    return scores.unflatten(1, (B, T)).transpose(0, 1)
+    return scores.reshape(n, B, T, k.shape[2]).transpose(0, 1)
 
 
 def tokens_read_shared(

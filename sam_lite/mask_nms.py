@@ -2,6 +2,8 @@
 
 import torch
 
+from . import ops
+
 
 def box_area(boxes: torch.Tensor) -> torch.Tensor:
     """框的面积，像素。形状：``(N, 4) -> (N,)``，框是 (x0, y0, x1, y1)。"""
@@ -18,7 +20,7 @@ def nms(
 
     每留下一个框，一次算出它与后面全部框的交并比；不存 N×N 的大表。
     """
-    order = torch.argsort(scores, descending=True, stable=True)
+    order = ops.argsort_descending(scores)
     boxes, area = boxes[order].float(), box_area(boxes[order].float())
     device = boxes.device
     alive = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)

@@ -19,6 +19,10 @@ from .model import Sam
 from .prompt_encoder import PositionEmbeddingRandom, PromptEncoder
 from .two_way import Attention, TwoWayAttentionBlock, TwoWayTransformer
 
+# 快路每个词元、每个头都要和整张图像乘一遍，词元一多，还不如把图像投影一次；在 vit_b
+# 上两条路在二三十个点处一样快
+MANY = 20
+
 
 class PromptDecoder:
     """提示 -> 低分辨率的掩码：能走快路就走，并记住这张图的快路，下次再用。"""
@@ -39,13 +43,18 @@ class PromptDecoder:
         """编码提示、解码，一小批一小批地给出，同 ImageDecoder.decode。
 
         prompts 是 point_coords、point_labels、boxes、mask_input，同 predict_torch。有
-        掩码提示，或解码器不是原样的，就照走 MaskDecoder，一批给完，不看 min_iou。
+        掩码提示，一组里词元太多，或解码器不是原样的，就照走 MaskDecoder，一批给完，不看
+        min_iou。
         """
         coords, labels, boxes, mask_input = prompts
         points = None if coords is None else (coords, labels)
         encoder = model.prompt_encoder
         sparse, dense = encoder(points=points, boxes=boxes, masks=mask_input)
-        if mask_input is None and is_plain(model.mask_decoder) and is_plain(encoder):
+        if len(sparse) == 0:  # 一组也没有，不必算；OneFlow 乘空矩阵会中止进程
+            yield nothing(encoder, model.mask_decoder, multimask_output)
+            return
+        few = mask_input is None and sparse.shape[1] <= MANY
+        if few and is_plain(model.mask_decoder) and is_plain(encoder):
             fast = self.refresh(model, image_embedding)
             yield from fast.decode(sparse, multimask_output, min_iou)
             return
@@ -70,6 +79,14 @@ class PromptDecoder:
         return self.fast
 
 
+def nothing(encoder: PromptEncoder, decoder: MaskDecoder, multimask: bool) -> Part:
+    """零组提示的结果，形状照常。"""
+    weight, (height, width) = encoder.no_mask_embed.weight, encoder.mask_input_size
+    count = decoder.num_multimask_outputs if multimask else 1
+    iou = weight.new_zeros((0, count))
+    return torch.arange(0), weight.new_zeros((0, count, height, width)), iou
+
+
 PARTS = {MaskDecoder, TwoWayTransformer, TwoWayAttentionBlock, Attention, MLP, MLPBlock}
 PARTS |= {PromptEncoder, PositionEmbeddingRandom, LayerNorm2d, nn.Conv2d}
 PARTS |= {nn.Linear, ops.Linear, nn.Embedding, nn.LayerNorm, nn.ConvTranspose2d}
@@ -90,6 +107,7 @@ def is_plain(whole: nn.Module) -> bool:
     )
 
 
+@torch.no_grad()
 def used_tensors_mark(
     encoder: PromptEncoder, decoder: MaskDecoder, image_embedding: torch.Tensor
 ) -> tuple[Any, ...]:
@@ -104,9 +122,9 @@ def used_tensors_mark(
     for layer in transformer.layers:
         used += layer.cross_attn_token_to_image.parameters()
         used += layer.cross_attn_image_to_token.parameters()
-    flat = [w.detach().flatten().float() for w in used]
+    flat = [w.flatten().float() for w in used]
     sums = [w.dot(ramp(len(w), w.device)) for w in flat]
-    row = encoder.no_mask_embed.weight.detach()  # (1, C)
+    row = encoder.no_mask_embed.weight  # (1, C)
     return id(decoder), (row @ row.T).dtype, torch.stack(sums).tolist()
 
 

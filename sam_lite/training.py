@@ -1,4 +1,4 @@
-"""第 15 章：在自己生成的场景上训练一个小 SAM。
+"""第 15 章：在自己生成的场景上训练一个小 SAM；在自己的照片上微调。
 
 做法照论文附录 A 的 “Making the model ambiguity-aware”、“Losses” 和 “Training
 algorithm”：每个物体先给一个正点或一个带噪声的框，再在预测出错的地方补几轮点，上一轮的
@@ -10,13 +10,21 @@ algorithm”：每个物体先给一个正点或一个带噪声的框，再在�
 """
 
 import math
+import os
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .config import TrainConfig
+from .config import FitConfig, TrainConfig
+from .datasets import split_dataset
+from .fit_loop import FineTuning, FitResult
+from .fit_parts import Best, check_fit, learning, mean_score, progress_bar
+from .fit_samples import Samples
+from .fit_team import join_team
+from .interrupts import Interrupts
 from .model import Sam
 from .training_data import (
     Batch,
@@ -100,21 +108,36 @@ def sam_loss(
 ) -> tuple[torch.Tensor, dict[str, float]]:
     """一步的总损失：图像编码一次，提示若干轮。另返回记录用的数字。"""
     g = step_generator(config.seed, step, sam.device, stream=1)
+    balanced = max(0.0, 1 - step / config.balanced_steps)
+    with mixed_precision(sam, config):
+        embeddings = sam.image_encoder(batch.images)
+    return prompt_loss(sam, embeddings, targets, config, g, balanced)
+
+
+def prompt_loss(
+    sam: Sam,
+    embeddings: torch.Tensor,
+    targets: Targets,
+    config: TrainConfig | FitConfig,
+    g: torch.Generator,
+    balanced: float = 0.0,
+) -> tuple[torch.Tensor, dict[str, float]]:
+    """图像已经编码成 ``(I, C, h, w)``，提示若干轮的平均损失。另返回记录用的数字。
+
+    g 在 sam 所在的设备上，管走几轮、在哪里补点；balanced 见 mask_losses。
+    """
     draw = 2 * torch.rand((), generator=g, device=sam.device).item() - 1  # -1 到 1
     # 一半的机会 draw ≤ 0，只走第一轮；另一半再纠正 1 到 rounds-1 轮，机会均等
     rounds = 1 + max(0, math.ceil(draw * (config.rounds - 1)))
     cell = sam.image_encoder.img_size // targets.masks.shape[-1]
-    balanced = max(0.0, 1 - step / config.balanced_steps)
-    mixed = mixed_precision(sam, config)
-    with mixed:
-        embeddings = sam.image_encoder(batch.images)
     pe = sam.prompt_encoder.get_dense_pe()
     sparse, dense = first_prompts(sam, targets)
 
     total = torch.zeros((), device=sam.device)
     record: dict[str, float] = {}
     for turn in range(rounds):
-        with mixed:  # 提示编码器不在内：坐标的编码用半精度会差出一个像素
+        # 提示编码器不在混合精度内：坐标的编码用半精度会差出一个像素
+        with mixed_precision(sam, config):
             logits, iou = sam.mask_decoder.predict_masks(embeddings, pe, sparse, dense)
         logits, iou = logits.float(), iou.float()  # (B, 4, h, w)、(B, 4)
         losses = mask_losses(logits, targets.masks, balanced)
@@ -136,7 +159,9 @@ def sam_loss(
     return total / rounds, record
 
 
-def mixed_precision(sam: Sam, config: TrainConfig) -> AbstractContextManager:
+def mixed_precision(
+    sam: Sam, config: TrainConfig | FitConfig
+) -> AbstractContextManager:
     """bfloat16 自动混合精度；没开就什么也不做。"""
     if config.bfloat16:
         return torch.autocast(sam.device.type, torch.bfloat16)
@@ -171,3 +196,59 @@ def init_for_training(sam: Sam, gain: float = 2.5) -> None:
             layer.k_proj.weight.copy_(layer.q_proj.weight)
     if sam.image_encoder.pos_embed is not None:
         nn.init.trunc_normal_(sam.image_encoder.pos_embed, std=0.02)
+
+
+# ---------------------------------------------------------------- 微调
+
+
+def fit(
+    sam: Sam,
+    dataset: Any,
+    config: FitConfig = FitConfig(),  # noqa: B008 冻结的，谁也改不了
+    *,
+    validation: Any = None,
+    out: str | os.PathLike[str] | None = None,
+    progress: bool = False,
+) -> FitResult:
+    """在自己的照片上微调 ``sam``，返回经过；之后 sam 里是验证分数最高的一份权重。
+
+    参数：
+        sam: float32 的模型，在哪个设备上就在哪里训练。
+        dataset: 照片和掩码，例如 ``datasets.LabelMapFolder``；没有物体的照片跳过。
+        config: 设置：学哪一部分、几遍、学习率……
+        validation: 验证用的另一份；不给就从 dataset 里分出 ``config.validation``。
+        out: 把最好的一份写成这个 ``.safetensors`` 文件，``sam_lite.load`` 能读。
+        progress: 真则显示进度条；要 tqdm。
+
+    按 Ctrl-C 就走完这一步停下，照样留下最好的一份；再按一次当场抛 KeyboardInterrupt，
+    也留下最好的一份。在 ``torchrun`` 里几个进程分着做，结果与一个进程相同。
+
+    错误：设置、模型、照片不对，写不了，或梯度不是有限的数时，抛 SamLiteError。
+    """
+    check_fit(sam, config, out)
+    if validation is None:
+        dataset, validation = split_dataset(dataset, config.validation, config.seed)
+    with (
+        join_team(sam.device) as team,
+        Interrupts() as stop,
+        learning(sam, config) as parameters,
+        progress_bar(progress and team.rank == 0) as show,
+    ):
+        frozen = config.parts.startswith("decoder")
+        teach = Samples(sam, dataset, config, frozen, stop)
+        judge = Samples(sam, validation, config, frozen, stop)
+        run = FineTuning(sam, config, parameters, team, prompt_loss)
+        best = Best(sam, parameters, out, team.rank == 0)
+        try:
+            for row in run.epochs(teach, judge, stop):
+                best.consider(row)
+                stale = row["epoch"] - best.row["epoch"]
+                text = f"第 {row['epoch']} 遍，平均 IoU {mean_score(row):.3f}"
+                show(run.done, f"{text}，最好 {mean_score(best.row):.3f}")
+                if stale >= config.patience:
+                    run.stopped = "patience"
+                    break
+        finally:
+            best.restore()
+        best.write()
+        return FitResult(run.history, best.row, run.stopped)

@@ -52,19 +52,24 @@ def read_photo(path: str | os.PathLike[str]) -> Picture:
     path = Path(path)
     if path.is_dir():
         raise SamLiteError(f"要一张照片，{path} 却是文件夹")
+    return decode_photo(path, str(path))
+
+
+def decode_photo(file: Path | io.BytesIO, name: str) -> Picture:
+    """同 read_photo，也收内存里的文件；``name`` 是报错时说的文件名。"""
     try:
-        with Image.open(path) as image:
+        with Image.open(file) as image:
             return np.array(to_rgb(ImageOps.exif_transpose(image)))
     except FileNotFoundError:
-        raise SamLiteError(f"找不到照片：{path}") from None
+        raise SamLiteError(f"找不到照片：{name}") from None
     except UnidentifiedImageError:
-        raise SamLiteError(f"{path} 不是图片，或是 Pillow 不认识的格式") from None
+        raise SamLiteError(f"{name} 不是图片，或是 Pillow 不认识的格式") from None
     except Image.DecompressionBombError as error:
-        raise SamLiteError(f"照片 {path} 太大，Pillow 拒绝打开：{error}") from error
+        raise SamLiteError(f"照片 {name} 太大，Pillow 拒绝打开：{error}") from error
     except SamLiteError as error:
-        raise SamLiteError(f"照片 {path}：{error}") from error
+        raise SamLiteError(f"照片 {name}：{error}") from error
     except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise SamLiteError(f"照片 {path} 已损坏，或没有权限读：{error}") from error
+        raise SamLiteError(f"照片 {name} 已损坏，或没有权限读：{error}") from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -5,6 +5,7 @@
 """
 
 import difflib
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -51,6 +52,8 @@ def load(
         wanted = "torch 的 float16、bfloat16、float32、float64 之一"
         raise problem("dtype", repr(dtype), wanted)
     target = check_device(device)
+    if ops.lacks_half(dtype, target):
+        raise problem("dtype", repr(dtype), "float32：OneFlow 的 CPU 上没有半精度")
     path = find_weights(name_or_path)
     state = read_state_dict(path)
     config = recognize(state, path)
@@ -64,6 +67,8 @@ def check_device(device: str | torch.device | None) -> torch.device:
     """把设备名变成 torch.device，并放一个数上去试试；不能用就抛 SamLiteError。"""
     try:
         target = torch.device("cpu" if device is None else device)
+        if target.type == "cuda" and (target.index or 0) >= torch.cuda.device_count():
+            raise RuntimeError("没有这块显卡")  # 不等它去试：OneFlow 会中止进程
         torch.zeros(1, device=target).cpu()
         return target
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
@@ -186,7 +191,7 @@ def sam_from_state(
         sam = sam_from_config(config)
     check_fits(sam, state, path)
     ready = {name: tensor.to(dtype).contiguous() for name, tensor in state.items()}
-    sam.load_state_dict(ready, strict=True, assign=True)
+    ops.put_state(sam, ready)
     # 均值和标准差不在权重文件里，meta 上的那两个也没有数
     sam.pixel_mean = torch.tensor(PIXEL_MEAN, dtype=dtype).reshape(-1, 1, 1)
     sam.pixel_std = torch.tensor(PIXEL_STD, dtype=dtype).reshape(-1, 1, 1)
@@ -224,16 +229,21 @@ def save(sam: Sam, path: str | Path, dtype: torch.dtype = torch.float16) -> None
 
     错误：文件名不以 ``.safetensors`` 结尾，或写不了时，抛 SamLiteError。
     """
-    from safetensors.torch import save as to_bytes
+    save_state(sam.state_dict(), path, dtype)
 
+
+def save_state(
+    state: State, path: str | os.PathLike[str], dtype: torch.dtype = torch.float16
+) -> None:
+    """把 state_dict 存成 safetensors，同 ``save``。"""
     if Path(path).suffix != ".safetensors":
         raise problem("path", repr(str(path)), "以 .safetensors 结尾的文件名")
-    state = {
+    ready = {
         name: tensor.detach().to("cpu", dtype).contiguous()
-        for name, tensor in sam.state_dict().items()
+        for name, tensor in state.items()
     }
     with atomic_file(path) as file:
-        file.write(to_bytes(state, metadata={"format": "pt"}))
+        file.write(ops.to_safetensors(ready, {"format": "pt"}))
 
 
 def _build(config: SamConfig, checkpoint: str | Path | None) -> Sam:

@@ -3,13 +3,16 @@
 import pickle
 import re
 import zipfile
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from . import ops
 from .errors import SamLiteError
 from .weights_huggingface import is_huggingface, to_official, weight_files
+from .weights_unpickle import read_pth
 
 State = dict[str, torch.Tensor]
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -39,11 +42,14 @@ def read_file(path: Path) -> Any:
     head = read_head(path)
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
+            return ops.read_safetensors(path)
+        if ops.ONEFLOW:  # 它的 load 离不开真的 PyTorch
+            arrays = read_pth(path)
+            return {name: torch.from_numpy(array) for name, array in arrays.items()}
         mapped = zipfile.is_zipfile(path)  # 2020 年以后的 torch.save 写的是 zip
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except SamLiteError:
+        raise
     except Exception as error:
         # 不转述 torch 的原话：它会建议关掉 weights_only，那等于运行文件里的代码
         raise SamLiteError(explain(path, head, error)) from error
@@ -121,10 +127,12 @@ def check_state(state: Any, path: Path) -> None:
                 f"{path} 里的 {name!r} 是 {type(value).__name__}，不是张量。"
                 "要的是模型的 state_dict，不是整个训练检查点。" + mend
             )
-        if value.dtype not in FLOATS or value.layout != torch.strided:
+        dense = ops.is_dense(value)
+        if value.dtype not in FLOATS or not dense:
+            kind = value.dtype if dense else value.layout
             raise SamLiteError(
-                f"{path} 里的 {name} 是 {value.dtype}（{value.layout}），应为普通的浮点"
-                "张量。量化过的权重先还原成浮点再存。"
+                f"{path} 里的 {name} 是 {kind}，应为普通的浮点张量。量化过的权重先还原"
+                "成浮点再存。"
             )
 
 
@@ -141,4 +149,4 @@ def check_finite(state: State, path: str | Path) -> None:
 
 def is_finite(tensor: torch.Tensor) -> bool:
     """是不是全是有限的数。先看和：和有限，每一个就都有限，这比逐个查快几倍。"""
-    return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
+    return isfinite(float(tensor.sum())) or bool(torch.isfinite(tensor).all())

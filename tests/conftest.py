@@ -12,6 +12,8 @@ from parity.small import SMALL, randomize
 
 from sam_lite.model import Sam, sam_from_config
 
+# 这里面的在另一个环境里运行：make test-oneflow
+collect_ignore = ["with_oneflow"]
 # 小张量上多线程只会更慢，机器忙时尤其慢；要多核的测试自己改（见 vit_b 的对照）
 torch.set_num_threads(1)
 
@@ -46,6 +48,15 @@ def small_sam() -> Sam:
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
+    skipped = terminalreporter.stats.get("skipped", [])
+    if any("浏览器测试" in str(report.longrepr) for report in skipped):
+        terminalreporter.section("没有运行浏览器里的测试")
+        terminalreporter.write_line(
+            "这台机器上没有 Chromium，或没装 playwright。装好再跑："
+        )
+        terminalreporter.write_line(
+            "apt-get install chromium（Debian），pip install playwright"
+        )
     official = sys.modules.get("parity.official")
     if official is None or not official.LARGEST:
         return

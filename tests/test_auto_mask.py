@@ -1,12 +1,13 @@
 """自动掩码：参数的报错、结果的形式、多出来的功能。与官方逐条相同见 parity/。"""
 
 import sys
+import warnings
 
 import numpy as np
 import pytest
 import torch
 
-from sam_lite import SamLiteError
+from sam_lite import SamLiteError, SamLiteWarning
 from sam_lite.auto_mask import SamAutomaticMaskGenerator
 from sam_lite.auto_mask_grid import (
     batched_mask_to_box,
@@ -15,8 +16,9 @@ from sam_lite.auto_mask_grid import (
     generate_crop_boxes,
     is_box_near_crop_edge,
 )
-from sam_lite.auto_mask_options import prompts_at_once
+from sam_lite.auto_mask_options import largest_batch, prompts_at_once
 from sam_lite.auto_mask_records import masks_to_label_map
+from sam_lite.mask_decoder_fast import ImageDecoder
 from sam_lite.mask_rle import coco_decode_rle, rle_to_mask
 
 # 什么也不筛，也不去重复
@@ -77,6 +79,9 @@ def test_stability_score():
     # 高阈值只剩 1 个像素，低阈值有 3 个；全空时是 0，不是 NaN
     scores = calculate_stability_score(logits, 0.0, 1.0)
     assert scores.tolist() == pytest.approx([1 / 3, 0.0])
+    assert calculate_stability_score(torch.tensor([[5.0, -5.0]]), 0.0, 1.0) == 1
+    edges = torch.tensor([[1.0, 2.0, 0.0, -1.0]])  # 正好在两个阈值上的，都不算
+    assert calculate_stability_score(edges, 0.0, 1.0) == pytest.approx(1 / 3)
 
 
 def test_boxes_cut_by_a_crop_are_found_but_not_at_the_picture_edge():
@@ -84,6 +89,22 @@ def test_boxes_cut_by_a_crop_are_found_but_not_at_the_picture_edge():
     boxes = torch.tensor([[10, 30, 60, 70], [30, 0, 60, 100], [40, 40, 70, 70]])
     # 第一个贴着裁图的左边；第二个贴着的上、下也是原图的边；第三个在中间
     assert is_box_near_crop_edge(boxes, crop, image).tolist() == [True, False, False]
+
+
+@pytest.mark.parametrize("near", [20, 21])
+def test_twenty_pixels_still_count_as_near(near):
+    """裁图的四边、原图的四边，都是正好 20 像素还算贴着。"""
+    image = [0, 0, 400, 400]
+    for side, sign in ((0, 1), (1, 1), (2, -1), (3, -1)):
+        box = torch.tensor([[60, 60, 140, 140]])
+        crop = [100, 100, 300, 300]
+        box[0, side] = (0 if sign == 1 else 200) + sign * near  # 坐标在裁图里
+        assert is_box_near_crop_edge(box, crop, image).item() == (near == 20)
+        # 同一条边又离原图的边这么近：贴着原图的不算切断
+        crop[side] = image[side] + sign * 5
+        place = image[side] + sign * near
+        box[0, side] = place - crop[side % 2]
+        assert is_box_near_crop_edge(box, crop, image).item() == (near == 21)
 
 
 # ---- 结果的形式 ------------------------------------------------------------------
@@ -121,6 +142,60 @@ def test_three_output_modes_are_the_same_masks(small_sam):
         assert coco_decode_rle(text) == counts
 
 
+def by_point(records) -> list[list[float]]:
+    """每个点的三个预测的 IoU。"""
+    scores = {}
+    for record in records:
+        point = tuple(record["point_coords"][0])
+        scores.setdefault(point, []).append(record["predicted_iou"])
+    return list(scores.values())
+
+
+def test_exactly_at_the_thresholds(small_sam):
+    """预测的 IoU 要大于阈值，稳定性分数等于阈值就够；官方也是这样一严一宽。"""
+    narrow = {"stability_score_offset": 0.05}  # 随机权重的坡太缓，挪 1 全是 0
+    records = generate(small_sam, **narrow)
+    scores = [r["predicted_iou"] for r in records]
+    middle = sorted(by_point(records)[0])[1]  # 同一个点还有更高的，不会整个不解码
+    assert 0 < middle < max(scores)
+    kept = generate(small_sam, pred_iou_thresh=middle)
+    assert len(kept) == sum(score > middle for score in scores) < len(records)
+    scores = sorted(r["stability_score"] for r in records)
+    middle = scores[len(scores) // 2]
+    kept = generate(small_sam, stability_score_thresh=middle, **narrow)
+    assert len(kept) == sum(score >= middle for score in scores) < len(records)
+
+
+def test_a_threshold_of_zero_lets_negative_scores_through(small_sam):
+    with torch.no_grad():
+        small_sam.mask_decoder.iou_prediction_head.layers[-1].bias.sub_(100)
+    records = generate(small_sam)
+    assert len(records) == 27 and all(r["predicted_iou"] < 0 for r in records)
+
+
+def test_poor_candidates_are_dropped_before_upscaling(small_sam, monkeypatch):
+    """三张都不够格的点不做上采样，不够格的掩码不放大到原图。"""
+    all_scores = [r["predicted_iou"] for r in generate(small_sam)]
+    best = sorted(max(three) for three in by_point(generate(small_sam)))
+    least = best[5]  # 要大于它：九个点里，三个有够格的
+    upscaled, resized = [], []
+    real_masks, real_resize = ImageDecoder.masks, small_sam.postprocess_masks
+
+    def masks(self, tokens, *rest):
+        upscaled.append(len(tokens))
+        return real_masks(self, tokens, *rest)
+
+    def resize(low_res, *rest):
+        resized.append(len(low_res))
+        return real_resize(low_res, *rest)
+
+    monkeypatch.setattr(ImageDecoder, "masks", masks)
+    monkeypatch.setattr(small_sam, "postprocess_masks", resize)
+    kept = generate(small_sam, pred_iou_thresh=least)
+    assert sum(upscaled) == 3
+    assert sum(resized) == len(kept) == sum(score > least for score in all_scores)
+
+
 @pytest.mark.parametrize("layers", [0, 1])
 def test_no_masks_give_an_empty_list(small_sam, layers):
     nothing = {"pred_iou_thresh": 99.0, "crop_n_layers": layers}
@@ -138,7 +213,7 @@ def test_any_picture_size(small_sam, size):
 def test_the_predictor_is_left_clean(small_sam):
     generator = SamAutomaticMaskGenerator(small_sam, **OPEN)
     first = generator.generate(IMAGE)
-    assert not generator.predictor.is_image_set
+    assert not generator.predictor.is_image_set and generator.decoder.fast is None
     again = generator.generate(IMAGE)
     assert [r["area"] for r in first] == [r["area"] for r in again]
 
@@ -148,10 +223,21 @@ def test_the_predictor_is_left_clean(small_sam):
 
 def test_min_mask_area_drops_whole_masks(small_sam):
     areas = [record["area"] for record in generate(small_sam)]
-    least = int(np.median(areas)) + 1
+    least = sorted(areas)[len(areas) // 2]  # 正好这么大的要留
     kept = [record["area"] for record in generate(small_sam, min_mask_area=least)]
     assert kept == [area for area in areas if area >= least]
     assert 0 < len(kept) < len(areas)
+
+
+def test_a_logit_at_the_mask_threshold_is_outside(small_sam, monkeypatch):
+    """掩码是大于阈值的地方；全空的掩码，min_mask_area=1 就不要。"""
+    monkeypatch.setattr(
+        small_sam,
+        "postprocess_masks",
+        lambda low_res, _, size: torch.zeros(len(low_res), 1, *size),
+    )
+    assert {record["area"] for record in generate(small_sam)} == {0}
+    assert generate(small_sam, min_mask_area=1) == []
 
 
 @pytest.mark.parametrize("batch", [1, 5, "auto"])
@@ -164,6 +250,21 @@ def test_batches_do_not_change_the_result(small_sam, batch):
         np.testing.assert_array_equal(mine["segmentation"], record["segmentation"])
 
 
+def test_a_batch_that_is_lowered_is_said(small_sam):
+    """比默认的 64 还大、缓存又放不下的，说一声；默认的减小了不说。"""
+    fit = largest_batch(small_sam)
+    with pytest.warns(SamLiteWarning, match=f"{fit + 1} 用不上.*最多 {fit} 个") as said:
+        SamAutomaticMaskGenerator(small_sam, points_per_batch=fit + 1)
+    assert said[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        SamAutomaticMaskGenerator(small_sam, points_per_batch=fit)
+        SamAutomaticMaskGenerator(small_sam, points_per_batch="auto")
+        small_sam.prompt_encoder.image_embedding_size = (640, 640)
+        assert largest_batch(small_sam) == 1
+        SamAutomaticMaskGenerator(small_sam)
+
+
 def test_auto_batches_follow_the_memory_limit(small_sam):
     size = (3000, 4000)  # 一个点的三张掩码，光 logits 就有 144 MB
     assert prompts_at_once("auto", 1, small_sam, size) == 1
@@ -171,6 +272,40 @@ def test_auto_batches_follow_the_memory_limit(small_sam):
     assert 1 <= few < prompts_at_once("auto", 10**6, small_sam, size)
     assert prompts_at_once("auto", 600, small_sam, (30, 40)) > few
     assert prompts_at_once(3, 1, small_sam, size) == 3
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_the_estimate_and_the_cap(small_sam, monkeypatch, device):
+    """估计照注释里的账；缓存的上限只在 CPU 上有。"""
+    monkeypatch.setattr(type(small_sam), "device", torch.device(device))
+    cap = 2**24 // (4 * 64 * 32)  # 8×8 格，每格 32 个数
+    mask = 4 * (64**2 + 8 * 9) + 3 * 8 * 9  # 一张掩码：输入边长 64，原图 (8, 9)
+    one = 3 * mask + 4 * 6 * 64 * 32
+    assert prompts_at_once("auto", 1, small_sam, (8, 9)) == 10**6 // one == 10
+    most = 900 * 10**6 // one
+    assert most > cap
+    limited = device == "cpu"
+    assert prompts_at_once("auto", 900, small_sam, (8, 9)) == (cap if limited else most)
+    assert prompts_at_once(10**5, 1, small_sam, (8, 9)) == (cap if limited else 10**5)
+
+
+def test_the_asked_batch_is_the_one_used(small_sam, monkeypatch):
+    lengths = []
+    real = SamAutomaticMaskGenerator._process_batch
+
+    def spy(self, points, *rest):
+        lengths.append(len(points))
+        return real(self, points, *rest)
+
+    monkeypatch.setattr(SamAutomaticMaskGenerator, "_process_batch", spy)
+    generate(small_sam, points_per_batch=4)
+    assert lengths == [4, 4, 1]
+
+
+def test_the_deepest_layer_may_have_a_single_point(small_sam):
+    options = {"crop_n_layers": 1, "crop_n_points_downscale_factor": 3}
+    generator = SamAutomaticMaskGenerator(small_sam, **OPEN | options)
+    assert [len(grid) for grid in generator.point_grids] == [9, 1]
 
 
 def test_progress_counts_every_point(small_sam, monkeypatch):

@@ -13,13 +13,15 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))
 
 from benchmarks import __main__ as command  # noqa: E402
+from benchmarks import store  # noqa: E402
+from benchmarks.aims import AIMS, format_aims  # noqa: E402
+from benchmarks.bounds import format_bounds, times_the_bound  # noqa: E402
 from benchmarks.cases import BY_KEY, CASES, Case, one_tensor  # noqa: E402
 from benchmarks.contenders import Job, NotInstalledError, write_weights  # noqa: E402
-from benchmarks.machine import describe_machine  # noqa: E402
+from benchmarks.page import format_report  # noqa: E402
 from benchmarks.report import (  # noqa: E402
     Outcome,
     Section,
-    format_report,
     format_table,
     problems,
     relative_difference,
@@ -208,42 +210,151 @@ def test_not_installed_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
         Job("transformers", "tiny", "float32", ROOT).model()
 
 
+def run(tmp_path: Path, *arguments: str, measure=None) -> int:
+    """在 tmp_path 里记结果的一次命令。"""
+    common = ["--variant", "tiny", "--update", "--folder", str(tmp_path)]
+    return command.main([*arguments, *common], measure or fake(TIMES))
+
+
 def test_command_writes_report_and_json(tmp_path: Path) -> None:
-    """报告和 JSON 都写出；误差太大时退出码是 1。"""
-    report, data = tmp_path / "结果.md", tmp_path / "结果.json"
-    arguments = ["--only", "encoder", "--variant", "tiny", "--rounds", "2"]
-    arguments += ["--out", str(report), "--json", str(data)]
-    assert command.main(arguments, fake(TIMES)) == 0
-    text = report.read_text("utf-8")
-    expected = "python -m benchmarks --only encoder --variant tiny --rounds 2`"
-    assert expected in text and "1.50（1.50）" in text and "处理器" in text
+    """报告和原始数字都写出；误差太大时退出码是 1。"""
+    assert run(tmp_path, "--only", "encoder", "--rounds", "2") == 0
+    text = (tmp_path / "RESULTS.md").read_text("utf-8")
+    assert "1.50（1.50）" in text and "处理器" in text
     assert str(tmp_path) not in text
-    results = json.loads(data.read_text("utf-8"))["results"]
-    assert [len(r["rounds"]) for r in results] == [2, 2, 2]
-    assert command.main(arguments, fake(TIMES, 0.5)) == 1
-    assert "有问题" in report.read_text("utf-8")
+    (found,) = json.loads((tmp_path / "results.json").read_text("utf-8"))
+    assert [len(one["rounds"]) for one in found["outcomes"]] == [2, 2, 2]
+    wrong = fake(TIMES, 0.5)
+    assert run(tmp_path, "--only", "encoder", "--rounds", "2", measure=wrong) == 1
+    assert "有问题" in (tmp_path / "RESULTS.md").read_text("utf-8")
 
 
-def test_partial_runs_leave_the_report_alone() -> None:
-    assert command.parse([]).out == command.RESULTS
+def test_update_replaces_only_what_was_measured(tmp_path: Path) -> None:
+    """先量两项，再把其中一项量一遍：那一项换掉，另一项原样，次序照表。"""
+    run(tmp_path, "--only", "click,encoder", "--rounds", "2")
+    old = store.read(tmp_path / "results.json")
+    assert [s.case.key for s in old] == ["encoder", "click"]
+    slower = fake({**TIMES, "official": 8.0})
+    run(tmp_path, "--only", "encoder", "--rounds", "1", measure=slower)
+    new = store.read(tmp_path / "results.json")
+    assert new[1] == old[1]
+    assert [len(outcome.rounds) for outcome in new[0].outcomes] == [1, 1, 1]
+    text = (tmp_path / "RESULTS.md").read_text("utf-8")
+    assert "4.00（4.00）" in text and "1.50（1.50）" in text
+
+
+def test_report_tells_machines_apart() -> None:
+    """两项在不同的机器上量：都写出，各项写着是哪一台。"""
+    one, two = sections(fake(TIMES)), sections(fake(TIMES))
+    other = {**two[0].machine, "处理器": "另一个处理器"}
+    moved = two[0]._replace(case=BY_KEY["click"], machine=other, date="2020-02-02")
+    text = format_report([*one, moved])
+    assert "机器 2：\n\n- 处理器：另一个处理器" in text
+    line = next(x for x in text.splitlines() if "2020-02-02" in x)
+    assert "一次点击" in line and line.rstrip(" |").endswith("2")
+    assert "机器 1" not in format_report(one)
+
+
+def test_only_full_runs_are_recorded_by_default() -> None:
+    assert command.parse([]).update
     for arguments in (["--quick"], ["--only", "load"], ["--variant", "vit_l"]):
-        assert command.parse(arguments).out is None
+        assert not command.parse(arguments).update
+        assert command.parse([*arguments, "--update"]).update
     with pytest.raises(SystemExit):
         command.parse(["--only", "encoder,nothing"])
 
 
-def test_report_is_clean_chinese() -> None:
-    """生成的报告和 README 一样受排版检查。"""
+def test_nothing_is_written_without_update(tmp_path: Path) -> None:
+    arguments = ["--only", "encoder", "--variant", "tiny", "--folder", str(tmp_path)]
+    assert command.main(arguments, fake(TIMES)) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---- 目标，编码器的下限 -----------------------------------------------------------
+
+
+def outcome(who: str, **fields: list) -> Outcome:
+    """一方的几轮，每轮的各个数从 fields 里取。"""
+    rounds = [dict(zip(fields, values)) for values in zip(*fields.values())]
+    return Outcome((who, "float32"), rounds, 1e-6)
+
+
+def test_bound_is_time_over_operations_per_rate() -> None:
+    """vit_b 有 0.972 TFLOP；每秒 0.1 TFLOP 容许 9.72 秒，用了两倍。"""
+    rates = {"mm": 0.1e12, "linear": 0.05e12, "conv": 0.2e12}
+    one = outcome("sam_lite", seconds=[2 * 9.72077334528], rates=[rates])
+    assert times_the_bound(one, "vit_b", best=False) == pytest.approx([2.0])
+    assert times_the_bound(one, "vit_b", best=True) == pytest.approx([4.0])
+    text = format_bounds([Section(BY_KEY["encoder"], "vit_b", 1, [one])])
+    assert "100 GFLOP" in text and "200 GFLOP" in text
+    assert "2.00（2.00）" in text and "4.00（4.00）" in text
+
+
+@pytest.mark.parametrize("slow, reached", [(3.1, "是"), (2.9, "否")])
+def test_aim_is_judged_by_the_median(slow: float, reached: str) -> None:
+    """官方三轮的中位数是 slow 倍；最差的一轮只写出来。"""
+    ours = outcome("sam_lite", seconds=[1.0, 1.0, 1.0])
+    other = outcome("official", seconds=[9.0, slow, 2.0])
+    section = Section(BY_KEY["everything"], "vit_b", 1, [ours, other])
+    text = format_aims([section])
+    line = next(x for x in text.splitlines() if "分割一切，32×32" in x)
+    assert f"{slow:.2f}（2.00）" in line and "1.0e-06" in line
+    assert line.rstrip(" |").endswith(reached)
+
+
+def test_memory_aim_is_at_most_half() -> None:
+    """6 ÷ 10 比一半多，没有达到；最差的一轮是最大的。"""
+    ours = outcome("sam_lite", seconds=[1, 1], increase=[6, 7], peak=[4, 4])
+    other = outcome("official", seconds=[2, 2], increase=[10, 10], peak=[10, 10])
+    text = format_aims([Section(BY_KEY["encoder"], "vit_b", 1, [ours, other])])
+    line = next(x for x in text.splitlines() if "内存增量" in x)
+    assert "0.65（0.70）" in line and line.rstrip(" |").endswith("否")
+    line = next(x for x in text.splitlines() if "进程峰值" in x)
+    assert "0.40（0.40）" in line and line.rstrip(" |").endswith("是")
+
+
+def test_every_aim_names_a_case_with_the_official_package() -> None:
+    for aim in AIMS:
+        assert ("official", "float32") in BY_KEY[aim.key].entries
+    assert format_aims([]).count("没有量") == len(AIMS)
+
+
+def test_encoder_rounds_carry_the_rates(folder: Path, monkeypatch) -> None:
+    """编码器的两项在同一个进程里量矩阵乘法的速度，前后取平均；别的项不量。"""
+    found = iter([{"mm": 1.0, "conv": 2.0}, {"mm": 3.0, "conv": 2.0}])
+    monkeypatch.setattr("benchmarks.worker.product_rates", lambda dtype: next(found))
+    job = Job("sam_lite", "tiny", "float32", folder)
+    numbers, _ = measure_job(BY_KEY["encoder"], job)
+    assert numbers["rates"] == {"mm": 2.0, "conv": 2.0}
+    numbers, _ = measure_job(BY_KEY["click"]._replace(warmups=0, repeats=1), job)
+    assert numbers["rates"] == {}
+
+
+# ---- 写出来的东西 ----------------------------------------------------------------
+
+
+def mistakes(text: str) -> list[str]:
+    """排版检查挑出的行。"""
     autocorrect = pytest.importorskip("autocorrect_py")
-    found = sections(fake(TIMES, absent=("transformers",)))
-    text = format_report(found, describe_machine(2), "make bench", "2026-01-01", 2)
     autocorrect.load_config(json.dumps({"rules": {"fullwidth": 1, "space-word": 1}}))
-    wrong = [
+    return [
         line.old
         for line in autocorrect.lint_for(text, "markdown").lines
         if line.severity == autocorrect.Severity.Error
     ]
-    assert wrong == []
+
+
+def test_report_is_clean_chinese() -> None:
+    """生成的报告和 README 一样受排版检查。"""
+    text = format_report(sections(fake(TIMES, absent=("transformers",))))
+    assert mistakes(text) == []
+
+
+def test_committed_report_is_current() -> None:
+    """仓库里的 RESULTS.md 就是由 results.json 写出的。"""
+    where = ROOT / "benchmarks"
+    known = store.read(where / "results.json")
+    assert (where / "RESULTS.md").read_text("utf-8") == format_report(known)
 
 
 def test_one_tensor_is_the_embedding() -> None:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from sam_lite import (
@@ -34,6 +35,7 @@ def folder(tmp_path, monkeypatch, small_sam):
     )
     monkeypatch.delenv("RANK", raising=False)
     monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
     photos = tmp_path / "photos"
     photos.mkdir()
     for i, name in enumerate(NAMES):
@@ -116,6 +118,23 @@ def test_other_settings_are_refused_until_overwritten(folder, capsys):
     assert read(folder, "a.png.json")["info"]["options"]["min_mask_area"] == 7
 
 
+def test_a_default_written_out_is_the_same_setting(folder, capsys):
+    run(folder)
+    capsys.readouterr()
+    defaults = ("--crop-n-layers", "0", "--crop-overlap-ratio", str(512 / 1500))
+    assert run(folder, *defaults, "--min-mask-area", "0") == 0
+    assert capsys.readouterr().out.count("已经做过") == 3
+
+
+def test_a_retrained_decoder_is_another_setting(folder, small_sam, capsys):
+    """指纹要算上解码器：只微调它，文件名和图像编码器都不变。"""
+    run(folder)
+    with torch.no_grad():
+        small_sam.mask_decoder.iou_token.weight.add_(1)
+    assert run(folder) == 1
+    assert "weights 不同" in capsys.readouterr().err
+
+
 def test_two_processes_share_the_photos(folder, monkeypatch, capsys):
     monkeypatch.setenv("WORLD_SIZE", "2")
     out = folder.parent / "out"
@@ -126,6 +145,63 @@ def test_two_processes_share_the_photos(folder, monkeypatch, capsys):
     monkeypatch.setenv("RANK", "0")
     assert run(folder) == 0
     assert len(read(folder, "annotations.json")["images"]) == 3
+
+
+def test_a_broken_photo_of_another_process_does_not_hold_up_the_end(
+    folder, monkeypatch, capsys
+):
+    """读不了的那张归先做完的进程：后做完的照样合并，并且说出它。"""
+    (folder / "b.JPG").write_bytes(b"not a picture")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert run(folder) == 0  # 出错退出的话，torchrun 会把另一个也停掉
+    assert "b.JPG 不是图片" in capsys.readouterr().out
+    monkeypatch.setenv("RANK", "0")
+    assert run(folder) == 1
+    assert "1 张照片读不了：b.JPG" in capsys.readouterr().err
+    assert len(read(folder, "annotations.json")["images"]) == 2
+
+
+def test_a_result_spoiled_by_another_process_is_named(folder, monkeypatch, capsys):
+    """合并时读不懂别的进程写的文件，不是“还没轮到”。"""
+    run(folder)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    (folder.parent / "out" / "b.JPG.json").write_text("{")
+    assert run(folder) == 1
+    assert "b.JPG.json 读不懂" in capsys.readouterr().err
+
+
+DEVICES = [  # --device、有没有显卡、LOCAL_RANK、结果
+    ("auto", True, "1", "cuda:1"),
+    ("cuda", True, "0", "cuda:0"),
+    ("cuda", True, "5", "cuda:1"),  # 进程比显卡多
+    ("cuda:0", True, "1", "cuda:0"),
+    ("cpu", True, "1", "cpu"),
+    ("auto", False, "1", "cpu"),
+    ("cuda", True, "", "cuda"),
+]
+
+
+@pytest.mark.parametrize(("asked", "card", "place", "wanted"), DEVICES)
+def test_each_process_takes_its_own_card(
+    folder, monkeypatch, small_sam, asked, card, place, wanted
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: card)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr("sam_lite.cli_model.check_device", lambda name: name)
+    if place:
+        monkeypatch.setenv("LOCAL_RANK", place)
+    seen = []
+
+    def load(args):
+        seen.append(args.device)
+        return SamPredictor(small_sam)
+
+    monkeypatch.setattr(cli_model, "load_predictor", load)
+    assert run(folder, "--device", asked) == 0
+    assert seen == [wanted]
 
 
 def test_one_photo_and_no_masks(folder):
@@ -213,12 +289,15 @@ def test_leftovers_are_swept_only_when_alone(folder, monkeypatch):
     assert not stale.exists()
 
 
-@pytest.mark.parametrize("words", [("0", ""), ("", "2"), ("x", "2"), ("2", "2")])
+NONSENSE = [("0", ""), ("", "2"), ("x", "2"), ("2", "2"), ("0", "2", "x")]
+
+
+@pytest.mark.parametrize("words", NONSENSE)
 def test_nonsense_from_the_launcher_is_refused(folder, monkeypatch, capsys, words):
-    for name, word in zip(("RANK", "WORLD_SIZE"), words, strict=True):
+    for name, word in zip(("RANK", "WORLD_SIZE", "LOCAL_RANK"), words):
         if word:
             monkeypatch.setenv(name, word)
-    assert run(folder) == 1
+    assert run(folder, "--device", "cuda") == 1
     assert "说不通" in capsys.readouterr().err
 
 
@@ -319,6 +398,6 @@ def test_from_the_shell_with_the_shipped_weights(folder):
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     info = read(folder, "annotations.json")["info"]
-    assert info["model"] == "tiny" and info["options"] == cli_auto.GENTLE | {
-        "points_per_side": 4
-    }
+    assert info["model"] == "tiny" and info["options"].keys() == cli_auto.NUMBERS.keys()
+    assert info["options"]["points_per_side"] == 4
+    assert info["options"].items() >= cli_auto.GENTLE.items()

@@ -1,5 +1,6 @@
 """嵌入存成文件、读回来：结果相同；对不上的、坏了的一律是中文错误，状态不变。"""
 
+import hashlib
 import os
 import sys
 from dataclasses import replace
@@ -36,10 +37,12 @@ def path(predictor: SamPredictor, tmp_path: Path) -> Path:
 
 
 def rewrite(path: Path, features: torch.Tensor | None = None, **metadata) -> None:
-    """改文件里的张量或元数据；值为 None 的键删掉。"""
+    """改文件里的张量或元数据；值为 None 的键删掉。换了张量就不写摘要。"""
     with safe_open(path, "pt") as file:
         kept = file.metadata() | metadata
         tensor = file.get_tensor("features").clone()
+    if features is not None:
+        kept["sha256"] = None
     kept = {key: value for key, value in kept.items() if value is not None}
     save_file({"features": tensor if features is None else features}, path, kept)
 
@@ -179,6 +182,37 @@ def test_another_picture_is_refused(predictor, path: Path, image, words: str) ->
     refuses(predictor, path, words, image)
 
 
+@pytest.mark.parametrize("place", [0, 1, -1], ids=["头一位", "第二个字节", "末一位"])
+def test_a_flipped_bit_in_the_embedding_is_found(predictor, path, place) -> None:
+    data = bytearray(path.read_bytes())
+    start = 8 + int.from_bytes(data[:8], "little")  # 头的长度，然后是张量
+    data[start + place if place >= 0 else place] ^= 1
+    path.write_bytes(data)
+    refuses(predictor, path, "SHA-256 对不上")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_digest_is_of_what_is_stored(small_sam: Sam, tmp_path, dtype) -> None:
+    predictor = SamPredictor(small_sam.to(dtype))
+    predictor.set_image(PICTURE)
+    predictor.save_embedding(tmp_path / "a.safetensors")
+    with safe_open(tmp_path / "a.safetensors", "pt") as file:
+        stored = file.get_tensor("features")
+        words = file.metadata()["sha256"]
+    raw = stored.view(torch.int16).numpy().tobytes()
+    assert stored.dtype == dtype and hashlib.sha256(raw).hexdigest() == words
+    predictor.load_embedding(tmp_path / "a.safetensors")
+
+
+def test_old_files_without_a_digest_still_load(predictor, path: Path) -> None:
+    expected = predictor.features.clone()
+    rewrite(path, sha256=None)
+    with safe_open(path, "pt") as file:
+        assert "sha256" not in file.metadata()
+    predictor.load_embedding(path)
+    assert torch.equal(predictor.features, expected)
+
+
 BAD_FILES = {
     "不在": (lambda p: p.unlink(), "没有这个嵌入文件"),
     "是文件夹": (lambda p: (p.unlink(), p.mkdir()), "不了"),
@@ -196,6 +230,8 @@ BAD_FILES = {
     "没有版本": (lambda p: rewrite(p, version=None), "版本是 None"),
     "没有型号": (lambda p: rewrite(p, model=None), "型号是 None"),
     "没有指纹": (lambda p: rewrite(p, weights=None), "另一份"),
+    "摘要被改": (lambda p: rewrite(p, sha256="0" * 64), "SHA-256 对不上"),
+    "张量是标量": (lambda p: rewrite(p, torch.tensor(1.0)), "(1, 32, 8, 8)"),
     "没有原图大小": (lambda p: rewrite(p, original_size=None), "original_size"),
     "原图大小不是数": (lambda p: rewrite(p, original_size="50 x"), "original_size"),
     "原图大小是负数": (lambda p: rewrite(p, original_size="-5 80"), "original_size"),

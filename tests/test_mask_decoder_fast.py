@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from sam_lite import SamPredictor, mask_decoder_fast
+from sam_lite import SamPredictor, mask_decoder_fast, prompt_decoder
 from sam_lite.mask_decoder_fast import ImageDecoder, prompts_in_cache
 from sam_lite.prompt_decoder import is_plain
 
@@ -119,6 +119,20 @@ def test_the_picture_is_prepared_once(predictor):
     predictor.set_image(np.zeros((64, 30, 3), np.uint8))
     predictor.predict(**CLICK)
     assert made(predictor) is not first
+
+
+@pytest.mark.parametrize("points, fast", [(19, True), (20, False)])
+def test_many_points_take_the_ordinary_road(points, fast, predictor, monkeypatch):
+    """一组里的点（连官方补的一个）超过 MANY，就不走快路；两条路结果相同。"""
+    g = np.random.default_rng(0)
+    prompt = {"point_coords": g.uniform(0, 40, (points, 2))}
+    prompt["point_labels"] = g.integers(0, 2, points)
+    found = predictor.predict(**prompt, return_logits=True)
+    assert (made(predictor) is not None) == fast
+    monkeypatch.setattr(prompt_decoder, "MANY", 0 if fast else 100)
+    other = predictor.predict(**prompt, return_logits=True)
+    for a, b in zip(found, other, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4, rtol=1e-4)
 
 
 def change_attention(sam) -> None:

@@ -1,6 +1,7 @@
 """项目文件彼此一致：依赖与版本、环境、许可、照片、README 里的命令、中文排版。"""
 
 import json
+import os
 import re
 import runpy
 import subprocess
@@ -172,6 +173,17 @@ def test_start_keeps_the_readers_notebooks_and_refreshes_ours(tmp_path):
     assert {p.relative_to(my) for p in my.rglob("*") if p.is_file()} == kept | {
         Path("01_b.ipynb")
     }
+
+
+def test_start_keeps_jupyterlab_off_the_network(monkeypatch):
+    """真的没有请求出去，由 test_widgets_browser.py 在浏览器里查。"""
+    monkeypatch.setenv("JUPYTER_CONFIG_PATH", "elsewhere")
+    start = runpy.run_path(str(ROOT / "chapters" / "start.py"))
+    paths = start["quiet_environment"]()["JUPYTER_CONFIG_PATH"].split(os.pathsep)
+    assert paths[1:] == ["elsewhere"]
+    file = Path(paths[0]) / "labconfig" / "default_setting_overrides.json"
+    (settings,) = json.loads(file.read_text("utf-8")).values()
+    assert settings == {"checkForUpdates": False, "fetchNews": "false"}
 
 
 # ---- 中文排版 ------------------------------------------------------------------

@@ -20,6 +20,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = ROOT / "chapters"
+WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def sources_hash(notebook: nbformat.NotebookNode) -> str:
@@ -67,7 +68,7 @@ def clean(notebook: nbformat.NotebookNode) -> None:
         cell.metadata = nbformat.from_dict(keep)
         cell.id = f"cell-{number:03d}"
         if cell.cell_type == "code":
-            cell.outputs = merge_streams([o for o in cell.outputs if not is_widget(o)])
+            cell.outputs = merge_streams(without_widgets(cell.outputs))
             shrink_pictures(cell.outputs)
 
 
@@ -87,9 +88,17 @@ def shrink_pictures(outputs: list) -> None:
         output["data"]["image/png"] = text
 
 
-def is_widget(output: nbformat.NotebookNode) -> bool:
-    """控件的输出：网页上显示不了，编号又每次不同，不存。"""
-    return "application/vnd.jupyter.widget-view+json" in output.get("data", {})
+def without_widgets(outputs: list) -> list:
+    """控件在静态网页上显示不了，编号又每次不同，不存；带着图片的只留图片。"""
+    kept = []
+    for output in outputs:
+        data = output.get("data", {})
+        if data.pop(WIDGET, None) is None:
+            kept.append(output)
+        elif "image/png" in data:
+            data.pop("text/plain", None)
+            kept.append(output)
+    return kept
 
 
 def merge_streams(outputs: list) -> list:

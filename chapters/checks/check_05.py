@@ -2,38 +2,14 @@
 
 import torch
 import torch.nn.functional as F
+from checks.common import must_be, same, shake
 from course import Mistake, answered, expect
-from torch import nn
 
 from sam_lite.image_encoder import Block, ImageEncoderViT
 from sam_lite.windows import window_partition, window_unpartition
 
 C = 768
 BODY = 12 * C * C + 13 * C  # 一个 Block 里除了相对位置表的全部参数
-
-
-def shake(module: nn.Module, seed: int = 0) -> nn.Module:
-    """每个参数都换成不为零的随机数：零会把错误藏起来。"""
-    noise = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.copy_(0.4 * torch.randn(parameter.shape, generator=noise))
-    return module.eval()
-
-
-def same(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return a.shape == b.shape and torch.allclose(a, b, atol=1e-4, rtol=1e-4)
-
-
-def must_be(value, shape: tuple[int, ...], case: str) -> torch.Tensor:
-    """答案要是这个形状的张量。"""
-    value = answered(value)
-    expect(isinstance(value, torch.Tensor), f"要返回一个张量：{case}。")
-    expect(
-        tuple(value.shape) == shape,
-        f"形状是 {tuple(value.shape)}，应该是 {shape}：{case}。",
-    )
-    return value
 
 
 def ex_05_1(answer) -> None:
@@ -77,14 +53,15 @@ def count_hint(n: int, side: int, name: str) -> str:
 def ex_05_2(answer) -> None:
     """整除、不整除、高宽不等的网格，都要和 Block 的 forward 相同。"""
     for H, W, w in ((4, 6, 2), (4, 6, 3), (5, 7, 3), (3, 9, 4)):
+        case = f"网格 {H}×{W}、窗口 {w}"
         block = shake(Block(12, 3, use_rel_pos=True, window_size=w))
         x = torch.randn(2, H, W, 12)
         with torch.no_grad():
             right = block(x)
             block.attend = refuse
-            got = must_be(answer(block, x), (2, H, W, 12), f"网格 {H}×{W}、窗口 {w}")
+            got = must_be(answer(block, x), (2, H, W, 12), f"{case}，结果")
             if not same(got, right):
-                raise Mistake(forward_hint(block, x, got, f"网格 {H}×{W}、窗口 {w}"))
+                raise Mistake(forward_hint(block, x, got, case))
 
 
 def refuse(*args):
@@ -149,7 +126,7 @@ def ex_05_3(answer) -> None:
         expect(not last, f"通道还在最后：{case}，结尾要 permute。")
         turned = tuple(got.shape) == (B, out, W, H)
         expect(not turned, f"高和宽弄反了：{case}，permute 的次序是 0, 3, 1, 2。")
-        got = must_be(got, (B, out, H, W), case)
+        got = must_be(got, (B, out, H, W), f"{case}，结果")
         if not same(got, right):
             raise Mistake(half_hint(maps, weight, bias, got, case))
 

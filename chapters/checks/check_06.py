@@ -5,33 +5,12 @@ import math
 import numpy as np
 import torch
 import torch.nn.functional as F
+from checks.common import must_be, same, shake
 from course import Mistake, answered, expect
-from torch import nn
 
 from sam_lite.prompt_encoder import PositionEmbeddingRandom, PromptEncoder
 
 SIZES = ((32, 48), (60, 20), (64, 64))  # 高、宽
-
-
-def shake(module: nn.Module) -> nn.Module:
-    """每个参数都换成不为零的随机数：零会把错误藏起来。"""
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.normal_()
-    return module.eval()
-
-
-def same(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return a.shape == b.shape and torch.allclose(a, b, atol=2e-3, rtol=1e-3)
-
-
-def must_be(value, shape: tuple[int, ...], case: str) -> torch.Tensor:
-    """答案要是这个形状的张量。"""
-    value = answered(value)
-    expect(isinstance(value, torch.Tensor), f"要返回一个张量：{case}。")
-    got = tuple(value.shape)
-    expect(got == shape, f"形状是 {got}，应该是 {shape}：{case}。")
-    return value
 
 
 def ex_06_1(answer) -> None:
@@ -130,7 +109,7 @@ def ex_06_3(answer) -> None:
         given, case = points.clone(), f"高 {height}、宽 {width} 的图"
         right = layer.forward_with_coords(points, (height, width))
         got = answered(answer(OnlyEncoding(layer), given, (height, width)))
-        got = must_be(got, (2, 3, 12), case)
+        got = must_be(got, (2, 3, 12), f"{case}，结果")
         if not same(got, right):
             raise Mistake(coords_hint(layer, points, (height, width), got, case))
         expect(
@@ -177,7 +156,7 @@ def ex_06_4(answer) -> None:
         )
         more = isinstance(got, torch.Tensor) and tuple(got.shape) == (2, 6, 12)
         expect(not more, "多了一个词元：这里不补填充。")
-        got = must_be(got, (2, 5, 12), case)
+        got = must_be(got, (2, 5, 12), f"{case}，结果")
         if not same(got, right):
             raise Mistake(tokens_hint(encoder, coords, labels, got))
 
@@ -240,7 +219,7 @@ def ex_06_5(answer) -> None:
             got = torch.from_numpy(got)
         flat = isinstance(got, torch.Tensor) and tuple(got.shape) == (side, side)
         expect(not flat, "少了最前面那一维：形状要是 (1, side, side)。")
-        got = must_be(got, (1, side, side), case)
+        got = must_be(got, (1, side, side), f"{case}，结果")
         expect(got.dtype == torch.float32, f"要 float32，得到 {got.dtype}：{case}。")
         check_logits(got[0], mask, side, strength, case)
 

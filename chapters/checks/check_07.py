@@ -4,32 +4,10 @@ from itertools import product
 
 import course
 import torch
+from checks.common import must_be, same, shake
 from course import Mistake, answered, expect
-from torch import nn
 
 from sam_lite.two_way import TwoWayAttentionBlock, TwoWayTransformer
-
-
-def shake(module: nn.Module, seed: int = 0) -> nn.Module:
-    """每个参数都换成不为零的随机数：零会把错误藏起来。"""
-    noise = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.copy_(0.4 * torch.randn(parameter.shape, generator=noise))
-    return module.eval()
-
-
-def same(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return a.shape == b.shape and torch.allclose(a, b, atol=1e-4, rtol=1e-4)
-
-
-def must_be(value, shape: tuple[int, ...], what: str) -> torch.Tensor:
-    """要是这个形状的张量。"""
-    value = answered(value)
-    expect(isinstance(value, torch.Tensor), f"{what}要是一个张量。")
-    got = tuple(value.shape)
-    expect(got == shape, f"{what}的形状是 {got}，应该是 {shape}。")
-    return value
 
 
 def ex_07_1(answer) -> None:

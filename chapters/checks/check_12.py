@@ -11,6 +11,7 @@ from sam_lite.mask_rle import mask_to_rle_pytorch, rle_to_mask
 
 def ex_12_1(answer) -> None:
     """每层的块数 1、4、16，每块每边 24、12、6 个点。"""
+    answer = answer.tolist() if hasattr(answer, "tolist") else answer
     expect(
         isinstance(answer, (tuple, list)) and len(answer) == 3,
         "要三个整数：(编码次数, 点数, 掩码张数)。",
@@ -145,6 +146,7 @@ def ex_12_4(columns) -> None:
     for mask in (*masks, tall):
         (rle,) = mask_to_rle_pytorch(torch.from_numpy(mask)[None])
         got = answered(columns({key: list(value) for key, value in rle.items()}))
+        got = got.tolist() if hasattr(got, "tolist") else got
         expect(
             isinstance(got, (tuple, list)) and len(got) == 2,
             "要返回两个整数：(第一列, 最后一列)。",

@@ -13,6 +13,8 @@ CHAPTERS = ROOT / "chapters"
 sys.path.insert(0, str(CHAPTERS))
 
 import course  # noqa: E402
+import torch  # noqa: E402
+from torch import nn  # noqa: E402
 
 NOTEBOOKS = sorted(CHAPTERS.glob("[0-9][0-9]_*.ipynb"))
 SOLUTIONS = sorted((CHAPTERS / "solutions").glob("[0-9][0-9]_*.ipynb"))
@@ -95,3 +97,21 @@ def assert_verdicts(stem: str, wrong: dict[str, list[tuple[str, str]]]) -> None:
         (answer,) = tagged(solution(stem), "solution", exercise)
         said = verdict(stem, exercise, answer["source"])
         assert "通过" in said, f"{exercise}：{said}"
+
+
+def shake(module: nn.Module) -> nn.Module:
+    """参数全换成不为零的随机数：零会把错误藏起来。"""
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.normal_(std=0.4)
+    return module.eval()
+
+
+def load(mine: nn.Module, theirs: nn.Module) -> nn.Module:
+    """把 sam_lite 的权重装进笔记本里的类；键和次序、哪些是参数，都要相同。"""
+    assert list(mine.state_dict()) == list(theirs.state_dict())
+    names = [[name for name, _ in m.named_parameters()] for m in (mine, theirs)]
+    assert names[0] == names[1]
+    mine.load_state_dict(theirs.state_dict(), strict=True)
+    return mine.eval()

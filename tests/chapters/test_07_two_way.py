@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from chapters.common import assert_verdicts, course
+from chapters.common import assert_verdicts, course, load, shake
 from sam_lite import two_way
 from sam_lite.config import PRESETS
 from sam_lite.model import sam_from_config
@@ -14,22 +14,6 @@ STEM = "07_two_way"
 
 def part(name: str):
     return course.from_chapter(STEM, name)
-
-
-def shake(module: nn.Module) -> nn.Module:
-    """参数全换成不为零的随机数。"""
-    torch.manual_seed(3)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.normal_(std=0.4)
-    return module.eval()
-
-
-def load(mine: nn.Module, theirs: nn.Module) -> nn.Module:
-    """把 sam_lite 的权重装进笔记本里的类；键和次序都要相同。"""
-    assert list(mine.state_dict()) == list(theirs.state_dict())
-    mine.load_state_dict(theirs.state_dict(), strict=True)
-    return mine.eval()
 
 
 def agree(mine: nn.Module, theirs: nn.Module, *inputs: torch.Tensor) -> None:

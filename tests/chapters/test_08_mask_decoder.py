@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from chapters.common import assert_verdicts, course
+from chapters.common import assert_verdicts, course, load, shake
 from sam_lite import mask_decoder
 from sam_lite.config import PRESETS
 from sam_lite.model import sam_from_config
@@ -18,22 +18,6 @@ STEM = "08_mask_decoder"
 
 def part(name: str):
     return course.from_chapter(STEM, name)
-
-
-def shake(module: nn.Module) -> nn.Module:
-    """参数全换成不为零的随机数。"""
-    torch.manual_seed(5)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.normal_(std=0.3)
-    return module.eval()
-
-
-def load(mine: nn.Module, theirs: nn.Module) -> nn.Module:
-    """把 sam_lite 的权重装进笔记本里的类；键和次序都要相同。"""
-    assert list(mine.state_dict()) == list(theirs.state_dict())
-    mine.load_state_dict(theirs.state_dict(), strict=True)
-    return mine.eval()
 
 
 def pair(masks: int = 3, **options) -> tuple[nn.Module, nn.Module]:

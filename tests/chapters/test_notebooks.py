@@ -23,7 +23,7 @@ from chapters.common import (
 
 sys.path.insert(0, str(ROOT / "tools"))
 
-from notebooks import sources_hash  # noqa: E402
+from notebooks import WIDGET, sources_hash, without_widgets  # noqa: E402
 
 EVERY = NOTEBOOKS + SOLUTIONS
 FONT = ROOT / "figures" / "fonts" / "NotoSansCJKsc-subset.otf"
@@ -146,6 +146,15 @@ def test_outputs_are_clean(path):
             )
             if output["output_type"] == "stream":
                 assert output["name"] == "stdout", shown[:300]
+
+
+def test_widgets_leave_only_their_picture():
+    """能点的画布在 GitHub 上是一张图；没有图的控件什么也不留。"""
+    picture = {"data": {WIDGET: {}, "image/png": "…", "text/plain": "画布"}}
+    slider = {"data": {WIDGET: {}, "text/plain": "滑块"}}
+    printed = {"name": "stdout", "text": "…"}
+    kept = without_widgets([picture, slider, printed])
+    assert kept == [{"data": {"image/png": "…"}}, printed]
 
 
 @every
