@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from sam_lite import SamLiteError, SamPredictor, backends
+from sam_lite import SamLiteError, SamPredictor, backends, cli, cli_backends
 from sam_lite.backends import BACKENDS, available, compare, prepare, why_not
 from sam_lite.embedding_file import fingerprints
 
@@ -228,3 +228,41 @@ def test_available_names_versions():
     found = available()
     assert list(found) == [name for name in BACKENDS if not why_not(name)]
     assert found["fused"].startswith("torch ")
+
+
+# ---- 命令 --------------------------------------------------------------------
+
+
+def test_command_prints_a_row_each(small_sam, monkeypatch, capsys):
+    predictor = SamPredictor(small_sam)
+    monkeypatch.setattr(cli_backends.cli_model, "load_predictor", lambda a: predictor)
+    options = ["--only", "fused,bfloat16", "--rounds", "1"]
+    assert cli.main(["backends", *options]) == 0
+    title, *rows = capsys.readouterr().out.splitlines()
+    assert "输入边长 64" in title
+    assert [row.split()[0] for row in rows] == ["fused", "bfloat16"]
+    assert "是 fused 的 1.00 倍速，误差 0e+00" in rows[0]
+
+
+def test_command_skips_compiling_and_says_what_is_missing(
+    small_sam, monkeypatch, capsys
+):
+    asked = []
+    predictor = SamPredictor(small_sam)
+    monkeypatch.setattr(cli_backends.cli_model, "load_predictor", lambda a: predictor)
+    missing = {"onnxruntime": "没有装"}
+    monkeypatch.setattr(cli_backends, "why_not", lambda name: missing.get(name, ""))
+    row = backends.Row("eager", 1, 1, 0, 0)
+    monkeypatch.setattr(cli_backends, "compare", lambda *a: asked.append(a[2]) or [row])
+    assert cli.main(["backends"]) == 0
+    assert asked == [["eager", "fused", "bfloat16"]]
+    assert "onnxruntime  不能用：没有装" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments, words", [(["missing.jpg"], "missing.jpg"), (["--only", "cuda"], "cuda")]
+)
+def test_command_errors_are_one_line(arguments, words, capsys):
+    assert cli.main(["backends", *arguments]) == 1
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
