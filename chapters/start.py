@@ -14,7 +14,7 @@ from pathlib import Path
 CHAPTERS = Path(__file__).resolve().parent
 ROOT = CHAPTERS.parent
 SKIPPED = {"start.py", "jupyter", "__pycache__", ".ipynb_checkpoints"}
-OURS = {"course.py", "explorers.py", "checks", "glossary.md", "solutions"}
+OURS = {"course.py", "explorers.py", "checks", "glossary.md", "recorded", "solutions"}
 
 
 def copy_new(source: Path, target: Path) -> list[Path]:

@@ -3,6 +3,8 @@
 每一章一张，这一章的部件点亮，标着“你在这里”；model_map.svg 全部点亮。第 10 章多画一个
 权重文件，第 11 章多画 predictor 的两半，第 12 章多画网格和几道筛子，第 13 章
 多画两个 ONNX 文件。
+权重文件，第 11 章多画 predictor 的两半，第 12 章多画网格和几道筛子，第 14 章多画一
+排可以换的底座。
 """
 
 from __future__ import annotations
@@ -248,6 +250,27 @@ def onnx_map() -> Figure:
     return figure
 
 
+def backends_map() -> Figure:
+    """第 14 章：模型原样不动，底下的底座可以换。"""
+    figure = model_map(ALL, here=False)
+    axes = figure.axes[0]
+    figure.set_figheight(5.25)
+    axes.set_ylim(-0.9, 4.35)
+    names = (
+        ("PyTorch\n易读、快路", BLUE, BLUE_LIGHT),
+        ("PyTorch\nbfloat16", BLUE, BLUE_LIGHT),
+        ("torch.compile\n现场生成代码", GREEN, GREEN_LIGHT),
+        ("ONNX Runtime\n导出的图", ORANGE, ORANGE_LIGHT),
+        ("OneFlow\n换掉整个 torch", PURPLE, PURPLE_LIGHT),
+    )
+    for i, (name, line, fill) in enumerate(names):
+        box(axes, 2.0 + i * 2.2, -0.72, 2.0, 0.7, name, line=line, fill=fill, size=9.5)
+    label(axes, 1.75, -0.37, "后端", size=9.5, color=RED, align="right")
+    arrow(axes, (0.75, -0.37), (1.2, -0.37), color=RED, weight=2)
+    label(axes, 0.7, -0.1, "你在这里", color=RED, align="center")
+    return figure
+
+
 def main() -> None:
     """全部点亮的一张，和各章各一张。"""
     figures = {"model_map": model_map(ALL)}
@@ -257,6 +280,7 @@ def main() -> None:
     figures["model_map_11"] = predictor_map()
     figures["model_map_12"] = auto_mask_map()
     figures["model_map_13"] = onnx_map()
+    figures["model_map_14"] = backends_map()
     save_all(figures)
 
 

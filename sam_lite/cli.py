@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from . import (
     __version__,
     cli_auto,
+    cli_backends,
     cli_demo,
     cli_download,
     cli_evaluate,
@@ -36,6 +37,7 @@ COMMANDS = {
     "train": (cli_train, "在程序画的场景上训练"),
     "download": (cli_download, "下载官方权重"),
     "export-onnx": (cli_onnx, "导出成 ONNX 文件，不要 PyTorch 也能用"),
+    "backends": (cli_backends, "换后端编码同一张照片，比时间和误差"),
     "verify": (cli_verify, "查一个权重文件是什么、完不完好"),
 }
 

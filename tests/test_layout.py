@@ -23,6 +23,7 @@ CHAPTERS = [
     "predictor",
     "auto_mask",
     "onnx_export",
+    "backends",
     "training",
 ]
 GROUND_FLOOR = {"config", "ops", "errors", "checks", "official_files", "atomic"}
