@@ -1,6 +1,8 @@
 """整个模型的地图：从照片到掩码，箭头上写着形状（以 vit_b 为例）。
 
 每一章一张，这一章的部件点亮，标着“你在这里”；model_map.svg 全部点亮。第 10 章多画一个
+权重文件，第 11 章多画 predictor 的两半，第 12 章多画网格和几道筛子，第 13 章
+多画两个 ONNX 文件。
 权重文件，第 11 章多画 predictor 的两半，第 12 章多画网格和几道筛子，第 14 章多画一
 排可以换的底座。
 """
@@ -228,6 +230,26 @@ def auto_mask_map() -> Figure:
     return figure
 
 
+def onnx_map() -> Figure:
+    """第 13 章：模型分装成两个文件，照片的缩放留在外面。"""
+    figure = model_map(ALL, here=False)
+    axes = figure.axes[0]
+    figure.set_figheight(4.6)
+    axes.set_ylim(-0.1, 4.5)
+    for x, y, width, height, color in (
+        (1.2, 2.08, 7.95, 2.32, BLUE),
+        (2.85, 0.0, 10.25, 1.82, GREEN),
+    ):
+        axes.add_patch(Rectangle((x, y), width, height, fc="none", ec=color, lw=2))
+    text = "编码器.onnx：规范化、补边在里面；\n缩放留在外面，进去的是缩放好的照片"
+    label(axes, 9.3, 3.9, text, size=9.5, color=BLUE, align="left")
+    text = "解码器.onnx：掩码放大到照片\n那么大，照片的高和宽也是输入"
+    label(axes, 10.2, 2.2, text, size=9.5, color=GREEN, align="left")
+    mark_here(axes, 9.75, 3.45, 3.08)
+    arrow(axes, (9.75, 3.08), (9.17, 3.08), color=RED, weight=2)
+    return figure
+
+
 def backends_map() -> Figure:
     """第 14 章：模型原样不动，底下的底座可以换。"""
     figure = model_map(ALL, here=False)
@@ -257,6 +279,7 @@ def main() -> None:
     figures["model_map_10"] = weights_map()
     figures["model_map_11"] = predictor_map()
     figures["model_map_12"] = auto_mask_map()
+    figures["model_map_13"] = onnx_map()
     figures["model_map_14"] = backends_map()
     save_all(figures)
 

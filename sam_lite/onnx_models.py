@@ -115,7 +115,8 @@ class SamOnnxModel(nn.Module):
     ) -> torch.Tensor:
         """原图的 ``(高, 宽)`` -> 缩放后的，``(2,)`` 的整数。
 
-        用双精度，次序也同 ResizeLongestSide：官方用单精度，四舍五入偶尔差一个像素。
+        用双精度，次序也同 ResizeLongestSide。官方用单精度，输入边长 1024 时一样，1008
+        时偶尔差一个像素。
         """
         size = input_image_size.to(torch.float64)
         scale = longest_side / size.max()
