@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -45,6 +46,14 @@ def ordinary_user() -> Callable[[], AbstractContextManager[None]]:
 def small_sam() -> Sam:
     """一个每个参数都非零的小模型：输入 64×64，网格 8×8，低分辨率掩码 32×32。"""
     return randomize(sam_from_config(SMALL)).eval()
+
+
+@pytest.fixture
+def listening() -> Iterator[None]:
+    """后台启动的进程（nohup、脚本里的 &）生来忽略 Ctrl-C；测试期间恢复成听得见。"""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def pytest_terminal_summary(terminalreporter) -> None:

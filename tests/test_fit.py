@@ -263,6 +263,7 @@ def test_the_file_is_loaded_by_load(small_sam, scores, tmp_path, monkeypatch, pa
     assert [p.name for p in tmp_path.iterdir()] == ["my.safetensors"]
 
 
+@pytest.mark.usefixtures("listening")
 def test_first_interrupt_stops_after_the_step(small_sam, scores, tmp_path, monkeypatch):
     """Ctrl-C：走完这一步停下；最好的一份在模型里，也在文件里。"""
     scores(0.1, 0.5, 0.6)

@@ -13,7 +13,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -424,14 +423,6 @@ def test_interrupt_of_the_whole_group_while_drawing(tmp_path, name, code, seen, 
 
 
 # ---- 评测 ----------------------------------------------------------------------
-
-
-@pytest.fixture
-def listening() -> Iterator[None]:
-    """后台启动的进程（nohup、脚本里的 &）生来忽略 Ctrl-C；测试期间恢复成听得见。"""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.usefixtures("listening")
