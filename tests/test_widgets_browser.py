@@ -376,6 +376,59 @@ def test_touch_draws_points_with_the_chosen_tool(lab):
     assert lab.state() == [[[30, 40], [200, 140]], [1, 0], None]
 
 
+def test_touch_drag_draws_a_box(lab):
+    """手指按下、移动、抬起：画的是框，页面不滚动。"""
+    lab.fresh()
+    session = lab.page.context.new_cdp_session(lab.page)
+
+    def touch(kind: str, *points: tuple[float, float]) -> None:
+        places = [dict(zip("xy", lab.place(*point))) for point in points]
+        found = {"type": kind, "touchPoints": places}
+        session.send("Input.dispatchTouchEvent", found)
+
+    def finger() -> None:
+        touch("touchStart", (40, 30))
+        touch("touchMove", (90, 60))
+        touch("touchMove", (150, 120))
+        touch("touchEnd")
+
+    lab.after(finger)
+    assert lab.state() == [[], [], [40, 30, 150, 120]]
+    session.detach()
+
+
+def test_model_menu_switches_the_model(lab):
+    """菜单里换一个型号：照片和点都在，分数换成新模型的；再换回来，分数复原。"""
+    lab.fresh()
+    lab.click(60, 90)
+    before = lab.python("result = canvas.scores.tolist()")
+    lab.python(
+        """
+import copy, torch
+from sam_lite import widgets
+tiny = canvas._session.sam
+other = copy.deepcopy(tiny)
+other.name = "other"
+with torch.no_grad():
+    other.mask_decoder.iou_prediction_head.layers[-1].bias += 0.3
+widgets.load = lambda name: {"tiny": tiny, "other": other}[name]
+canvas._models = ["tiny", "other"]
+result = 0
+"""
+    )
+    menu = lab.page.get_by_label("模型")
+    menu.get_by_text("other").wait_for(state="attached")
+    for name, shift in (("other", 0.3), ("tiny", 0.0)):
+        menu.select_option(name)
+        lab.page.wait_for_function(
+            "name => document.querySelector('.sam-canvas select').value === name",
+            arg=name,
+        )
+        scores = lab.python("canvas._session.wait(); result = canvas.scores.tolist()")
+        np.testing.assert_allclose(scores, np.add(before, shift), atol=1e-4)
+        assert lab.state() == [[[60, 90]], [1], None]
+
+
 def test_candidates_can_be_switched(lab, predictor):
     lab.fresh()
     lab.click(100, 90)
