@@ -188,7 +188,7 @@ class SamOnnxModel(nn.Module):
             point_coords、point_labels: ``(B, N, 2)``、``(B, N)``，浮点；坐标在缩放后的
                 图上，标签 1 正点、0 负点、-1 填充、2 和 3 是框的两个角。
             mask_input、has_mask_input: ``(1 或 B, 1, 4h, 4w)`` 的 logits；``(1,)``，没
-                有掩码提示时是 0，mask_input 给什么都行，形状要对。
+                有掩码提示时是 0，mask_input 给什么有限的数都行，形状要对。
             orig_im_size: ``(2,)``，浮点，原图的 ``(高, 宽)``。
 
         返回：掩码 logits ``(B, M, 高, 宽)``、预测的 IoU ``(B, M)``、低分辨率 logits

@@ -39,7 +39,11 @@ def trace(function, args, names, axes):
             opset_version=17,
             dynamo=False,
         )
-    burnt = sum(w.category is torch.jit.TracerWarning for w in said)
+    burnt = sum(
+        w.category is torch.jit.TracerWarning
+        and "torch.tensor results" not in str(w.message)  # torch.tensor(常数) 无妨
+        for w in said
+    )
     options = ort.SessionOptions()
     options.log_severity_level = 4
     session = ort.InferenceSession(file.getvalue(), options)
@@ -214,7 +218,7 @@ def ex_13_4(quantize_rows) -> None:
     size = np.array([[1.0], [0.01], [30.0], [0.2], [5.0]])
     w = rng.normal(0, 1, (5, 60)) * size
     w[3], w[4] = np.abs(w[3]) + 0.3, -np.abs(w[4]) - 2
-    w[:, 7] = 0.0
+    w[:3, 7] = 0.0
     got = answered(quantize_rows(w.copy()))
     expect(
         isinstance(got, (tuple, list)) and len(got) == 3,
@@ -239,8 +243,9 @@ def ex_13_4(quantize_rows) -> None:
         (np.delete(error, 7, axis=1) < 20 * scale).all(),
         "有的数差得很远：多半是转成 uint8 之前没有 clip，绕了一圈。",
     )
+    on_scale = np.array_equal(zero, np.round(zero)) and (zero >= 0).all()
     expect(
-        np.array_equal(back[:, 7], np.zeros(5)),
+        on_scale and (zero <= 255).all() and np.array_equal(back[:3, 7], np.zeros(3)),
         "0 没有量准：最小值要和 0 取小的，最大值要和 0 取大的，zero 要是整数。",
     )
     right = (np.maximum(w.max(1), 0) - np.minimum(w.min(1), 0)) / 255

@@ -119,6 +119,10 @@ WRONG = {
             "0 没有量准",
         ),
         (
+            rows("w.min(axis=1, keepdims=True)", "w.max(axis=1, keepdims=True)"),
+            "0 没有量准",
+        ),
+        (
             rows(q="np.clip(np.floor(w / scale) + zero, 0, 255).astype(np.uint8)"),
             "四舍五入",
         ),
