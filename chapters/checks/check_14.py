@@ -41,7 +41,7 @@ def ex_14_1(redirected) -> None:
         sys.modules.update(modules)
 
 
-NAMES = (OLD, f"{OLD}.sub", f"{OLD}er", NEW, f"{NEW}.sub")
+NAMES = (OLD, f"{OLD}.sub", f"{OLD}er", NEW, f"{NEW}.sub", f"{NEW}.more")
 
 
 def try_inside(redirected) -> None:
@@ -61,12 +61,24 @@ def try_inside(redirected) -> None:
             sys.modules.get(f"{OLD}er") is not None,
             "收起得太多：名字只是开头相同的库（old 后面没有点）不归你管。",
         )
+        importlib.import_module(f"{OLD}.more")  # 登记簿上原来没有的
+        other = types.SimpleNamespace(find_spec=lambda *_: None)
+        sys.meta_path.insert(0, other)  # 别人后来插的
+    expect(
+        other in sys.meta_path,
+        "摘错了：with 里别人又插了一个，pop(0) 摘的是它。用 remove 摘自己的。",
+    )
+    sys.meta_path.remove(other)
 
 
 def look_outside(toys, finders, when: str) -> None:
     expect(
         list(sys.meta_path) == finders,
         f"{when}，meta_path 和原来不同：把自己插的查找器摘掉（只摘自己的）。",
+    )
+    expect(
+        f"{OLD}.more" not in sys.modules,
+        f"{when}，登记簿上还有替身 {OLD}.more：替身要全删，不只是盖掉原来有的。",
     )
     for name in (OLD, f"{OLD}.sub"):
         expect(
@@ -122,19 +134,28 @@ def ex_14_2(portable_embed) -> None:
 SWAPPED = "标签 0 是负点、加 negative，1 是正点、加 positive：两个弄反了。"
 
 
+IN_PLACE = ("masked_fill_", "masked_scatter_", "index_put_")
+
+
 def look_at_source(function) -> None:
     """不许带掩码的原地写法，where 里不许有 Python 的数。"""
     tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     for node in ast.walk(tree):
         targets = getattr(node, "targets", [getattr(node, "target", None)])
-        if isinstance(node, (ast.Assign, ast.AugAssign)):
+        assigns = isinstance(node, (ast.Assign, ast.AugAssign))
+        called = ""
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func).split(".")[-1]
+        by_mask = assigns and any(isinstance(t, ast.Subscript) for t in targets)
+        expect(
+            not by_mask and called not in IN_PLACE,
+            "还有 x[mask] = … 这样的原地写法：OneFlow 遇到空的掩码会出错。",
+        )
+        if called == "where":
+            values = [*node.args, *(k.value for k in node.keywords)]
+            bare = [v.operand if isinstance(v, ast.UnaryOp) else v for v in values]
             expect(
-                not any(isinstance(t, ast.Subscript) for t in targets),
-                "还有 x[mask] = … 这样的原地写法：OneFlow 遇到空的掩码会出错。",
-            )
-        if isinstance(node, ast.Call) and "where" in ast.unparse(node.func):
-            expect(
-                not any(isinstance(a, ast.Constant) for a in node.args),
+                not any(isinstance(v, ast.Constant) for v in bare),
                 "where 里有 Python 的数：那边会变成 float64，用 torch.zeros_like。",
             )
 

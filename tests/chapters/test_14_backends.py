@@ -161,6 +161,10 @@ WRONG = {
          "收起得太多"),
         (whole(HEAD, TAIL, "        sys.meta_path.remove(finder)\n", ""), "摘掉"),
         (whole(HEAD, TAIL, "        sys.modules.update(kept)\n", ""), "忘了放回去"),
+        (whole(HEAD, TAIL, "sys.meta_path.remove(finder)", "sys.meta_path.pop(0)"),
+         "摘错了"),
+        (whole(HEAD, TAIL, "            del sys.modules[n]\n", "            pass\n"),
+         "替身要全删"),
         (HEAD + CARELESS, "抛错以后"),
         (whole(HEAD, TAIL, "    finally:", "    except KeyError:\n        pass\n"
                "    finally:"), "被吞掉了"),
@@ -173,6 +177,10 @@ WRONG = {
         (embed(NONE, NEG), "结果与题里"),
         (embed(NONE, NEG, POS, "y = torch.where(labels == 9, 0.0, 1.0)"),
          "Python 的数"),
+        (embed(NONE, NEG, POS, "y = torch.where(labels == 9, input=x[..., 0], "
+               "other=-0.0)"), "Python 的数"),
+        (embed("x = x.clone().masked_fill_((labels == -1)[..., None], 0.0)",
+               step(-1, "nowhere.expand_as(x)"), NEG, POS), "原地写法"),
         (embed(NONE, NEG, POS, out="x.double()"), "类型变了"),
         (embed(NONE, NEG, POS, out="x.flatten(1)"), "形状"),
     ],
