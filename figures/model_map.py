@@ -1,14 +1,13 @@
 """整个模型的地图：从照片到掩码，箭头上写着形状（以 vit_b 为例）。
 
 每一章一张，这一章的部件点亮，标着“你在这里”；model_map.svg 全部点亮。第 10 章多画一个
-权重文件，第 11 章多画 predictor 的两半，第 12 章多画网格和几道筛子，第 13 章
-多画两个 ONNX 文件。
-权重文件，第 11 章多画 predictor 的两半，第 12 章多画网格和几道筛子，第 14 章多画一
-排可以换的底座。
+权重文件，第 11 章多画 predictor 的两半，第 12 章多画网格和几道筛子，第 13 章多画两个
+ONNX 文件，第 14 章多画一排可以换的底座。
 """
 
 from __future__ import annotations
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Polygon, Rectangle
 from style import (
@@ -175,17 +174,25 @@ def weights_map() -> Figure:
     return figure
 
 
-def predictor_map() -> Figure:
-    """第 11 章：SamPredictor 把模型分成两半，照片一半算一次，提示一半算很多次。"""
+def two_frames(
+    upper: tuple[float, float], lower: tuple[float, float]
+) -> tuple[Figure, Axes]:
+    """全部点亮的地图，上、下两半各框一圈；upper、lower 是两个框的（左边，宽）。"""
     figure = model_map(ALL, here=False)
     axes = figure.axes[0]
     figure.set_figheight(4.6)
     axes.set_ylim(-0.1, 4.5)
-    for x, y, width, height, color in (
-        (1.2, 2.08, 7.95, 2.32, BLUE),
-        (1.55, 0.0, 11.5, 1.82, GREEN),
+    for (x, width), y, height, color in (
+        (upper, 2.08, 2.32, BLUE),
+        (lower, 0.0, 1.82, GREEN),
     ):
         axes.add_patch(Rectangle((x, y), width, height, fc="none", ec=color, lw=2))
+    return figure, axes
+
+
+def predictor_map() -> Figure:
+    """第 11 章：SamPredictor 把模型分成两半，照片一半算一次，提示一半算很多次。"""
+    figure, axes = two_frames((1.2, 7.95), (1.55, 11.5))
     text = "set_image：每张照片算一次"
     label(axes, 9.3, 4.25, text, size=9.5, color=BLUE, align="left")
     text = "predict：每个提示算一次，\n图像嵌入用留着的那一份"
@@ -232,15 +239,7 @@ def auto_mask_map() -> Figure:
 
 def onnx_map() -> Figure:
     """第 13 章：模型分装成两个文件，照片的缩放留在外面。"""
-    figure = model_map(ALL, here=False)
-    axes = figure.axes[0]
-    figure.set_figheight(4.6)
-    axes.set_ylim(-0.1, 4.5)
-    for x, y, width, height, color in (
-        (1.2, 2.08, 7.95, 2.32, BLUE),
-        (2.85, 0.0, 10.25, 1.82, GREEN),
-    ):
-        axes.add_patch(Rectangle((x, y), width, height, fc="none", ec=color, lw=2))
+    figure, axes = two_frames((1.2, 7.95), (2.85, 10.25))
     text = "编码器.onnx：规范化、补边在里面；\n缩放留在外面，进去的是缩放好的照片"
     label(axes, 9.3, 3.9, text, size=9.5, color=BLUE, align="left")
     text = "解码器.onnx：掩码放大到照片\n那么大，照片的高和宽也是输入"
