@@ -34,7 +34,8 @@ def attention_rel_pos(
 ) -> torch.Tensor:
     """带相对位置的注意力：分数表大、又在 CPU 上推理时分块，别的时候交给融合算子。
 
-    OneFlow 里折进矩阵乘法，见 ``ops_oneflow.py``。
+    别的时候是训练、描图、编译，和窗口里的小表。OneFlow 里折进矩阵乘法，见
+    ``ops_oneflow.py``。
 
     形状：q、k、v ``(B, n, HW, d)``，rel_h ``(B, n, H, W, H)``，rel_w
     ``(B, n, H, W, W)`` -> ``(B, n, HW, d)``。
@@ -42,7 +43,8 @@ def attention_rel_pos(
     if ops.ONEFLOW:
         return ops_oneflow.attention_folded(q, k, v, scale, rel_h, rel_w)
     on_cpu = q.device.type == "cpu" and q.dtype in (torch.float32, torch.bfloat16)
-    if on_cpu and q.shape[2] >= BIG and not ops.needs_grad(q, k, v, rel_h, rel_w):
+    plain = not ops.capturing() and not ops.needs_grad(q, k, v, rel_h, rel_w)
+    if on_cpu and q.shape[2] >= BIG and plain:
         return attention_tiled(q, k, v, scale, rel_h, rel_w)
     return ops.attention_fused(q, k, v, scale, sum_rel_pos(rel_h, rel_w))
 

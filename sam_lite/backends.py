@@ -133,8 +133,9 @@ def prepare(sam: Sam, backend: str = "fused") -> Encoder:
 def compiled(encoder: nn.Module, sam: Sam) -> Run:
     """编译一遍，跑一张空白的图；编译器出错时抛 SamLiteError。
 
-    编的是易读的写法：分块的循环会被展开成几百份，编译半天。编译器会把相邻的小运算合成
-    一个，不会替你分块，所以图大的时候还是 fused 快。
+    编的是易读的写法：分块的循环会被展开成几百份，所以编译时不分块，见
+    ``ops.capturing``。编译器会把相邻的小运算合成一个，不会替你分块，所以图大的时候还是
+    fused 快。
     """
     run: Any = torch.compile(encoder, dynamic=False)
     try:

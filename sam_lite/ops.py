@@ -82,6 +82,15 @@ def _amd_with_avx512() -> bool:
 LINEAR_BY_CONVOLUTION = _amd_with_avx512()
 
 
+def capturing() -> bool:
+    """是不是正在描图（``torch.jit.trace``）或编译（``torch.compile``）。
+
+    那时分块的循环会展开成几百份，绕的道也会写进图里，所以两条捷径都不走。
+    """
+    is_compiling = getattr(torch.compiler, "is_compiling", lambda: False)
+    return torch.jit.is_tracing() or is_compiling()
+
+
 def needs_grad(*tensors: torch.Tensor | None) -> bool:
     """是不是在训练：要记梯度，而且有一个张量要梯度。"""
     return torch.is_grad_enabled() and any(
@@ -98,7 +107,7 @@ def linear(
     """
     by_convolution = (
         LINEAR_BY_CONVOLUTION
-        and not torch.jit.is_tracing()
+        and not capturing()
         and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and x.numel() > 0

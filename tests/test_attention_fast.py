@@ -52,6 +52,30 @@ def test_tiled_only_for_large_tables_and_inference(grid, dtype, grad, monkeypatc
     assert bool(calls) == (grid == 24 and dtype == "float32" and not grad)
 
 
+def compiled(layer, x):
+    found = torch.compile(layer, backend="eager", fullgraph=True)(x)
+    torch.compiler.reset()
+    return found
+
+
+def traced(layer, x):
+    return torch.jit.trace(layer, x, check_trace=False)(x)
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("capture", [compiled, traced])
+@torch.no_grad()
+def test_captured_it_is_not_tiled(capture, monkeypatch):
+    """编译、描图时走融合算子：一整张图，里面没有展开的循环，结果相同。"""
+    layer = randomize(Attention(8, 2, use_rel_pos=True, input_size=(24, 24)))
+    x = torch.randn(1, 24, 24, 8)
+    right = layer(x)  # 平常分块
+    monkeypatch.setattr(attention_fast, "attention_tiled", None)  # 叫到它就出错
+    torch.testing.assert_close(capture(layer, x), right, atol=1e-5, rtol=1e-4)
+    with pytest.raises(TypeError):
+        layer(x)
+
+
 @torch.no_grad()
 def test_whole_layer_tiled_equals_eager():
     layer = randomize(Attention(12, 2, use_rel_pos=True, input_size=(22, 25)))

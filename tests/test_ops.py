@@ -67,6 +67,17 @@ def test_traced_it_is_a_linear_layer(convolutions):
     assert not convolutions
 
 
+@torch.no_grad()
+def test_compiled_it_is_a_linear_layer(convolutions):
+    layer, x = ops.Linear(5, 9), torch.randn(4, 5)
+    compiled = torch.compile(layer, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), F.linear(x, layer.weight, layer.bias))
+    torch.compiler.reset()
+    assert not convolutions
+    layer(x)
+    assert convolutions  # 编译完，平常照旧绕道
+
+
 def test_a_linear_layer_like_any_other(convolutions):
     """是 nn.Linear，权重同名，钩子照样触发。"""
     layer, seen = ops.Linear(5, 9), []
