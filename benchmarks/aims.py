@@ -22,14 +22,9 @@ def speed(ours: Outcome, other: Outcome, _: str) -> list[float]:
     return ratios(other, ours, "seconds")
 
 
-def increase(ours: Outcome, other: Outcome, _: str) -> list[float]:
-    """内存增量是官方的几成。"""
-    return [1 / x for x in ratios(other, ours, "increase")]
-
-
-def peak(ours: Outcome, other: Outcome, _: str) -> list[float]:
-    """进程峰值是官方的几成。"""
-    return [1 / x for x in ratios(other, ours, "peak")]
+def share(field: str) -> Values:
+    """内存增量（increase）、进程峰值（peak）是官方的几成。"""
+    return lambda ours, other, _: [1 / x for x in ratios(other, ours, field)]
 
 
 class Aim(NamedTuple):
@@ -54,9 +49,9 @@ AIMS = (
     Aim("float32 编码器：至少是官方速度的 1.5 倍",
         "encoder", speed, 1.5, False),
     Aim("float32 编码器：内存增量至多是官方的一半",
-        "encoder", increase, 0.5, True),
+        "encoder", share("increase"), 0.5, True),
     Aim("float32 编码器：进程峰值至多是官方的一半",
-        "encoder", peak, 0.5, True),
+        "encoder", share("peak"), 0.5, True),
     Aim("bfloat16 编码器：至少是官方 float32 速度的 3 倍",
         "encoder_bf16", speed, 3.0, False),
     Aim("一次点击：时间至多是官方的一半，即至少 2 倍的速度",
