@@ -154,9 +154,8 @@ class SamOnnxModel(nn.Module):
         masks = F.interpolate(masks, square, mode="bilinear", align_corners=False)
         inner = self.resize_longest_image_size(orig_im_size, self.img_size)
         masks = masks[..., : inner[0], : inner[1]]
-        size: Any = orig_im_size.to(
-            torch.int64
-        ).unbind()  # 两个张量：原图可以是任何大小
+        # 拆成两个张量，不是两个数：原图可以是任何大小
+        size: Any = orig_im_size.to(torch.int64).unbind()
         return F.interpolate(masks, size, mode="bilinear", align_corners=False)
 
     def select_masks(
