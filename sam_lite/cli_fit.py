@@ -6,13 +6,10 @@ import argparse
 import os
 from pathlib import Path
 
-import torch
-
 from . import cli_model
 from .cli_parser import count, positive, seed
 from .config import FitConfig
 from .datasets import CocoDataset, LabelMapFolder, MaskDataset
-from .errors import SamLiteError
 from .fit_parts import LEARNING_RATES, SCORES, Row
 from .training import fit as fit_model
 from .weights import load
@@ -64,9 +61,8 @@ def fit(args: argparse.Namespace) -> None:
         bfloat16=args.bfloat16,
     )
     dataset = open_dataset(args.pictures, args.masks)
-    sam = load(
-        cli_model.model_name(args), device=my_device(args), image_size=args.image_size
-    )
+    device = cli_model.pick_device(cli_model.local_device(args.device, shared=False))
+    sam = load(cli_model.model_name(args), device=device, image_size=args.image_size)
     cli_model.check_model_name(args, sam)
     result = fit_model(sam, dataset, config, out=args.out, progress=True)
     if os.environ.get("RANK", "0") == "0":
@@ -80,20 +76,6 @@ def open_dataset(pictures: Path, masks: Path) -> MaskDataset:
     if masks.suffix.lower() == ".json":
         return CocoDataset(masks, pictures)
     return LabelMapFolder(pictures, masks)
-
-
-def my_device(args: argparse.Namespace) -> str:
-    """``--device``；``torchrun`` 里有几块显卡时，每个进程用自己的一块。"""
-    device = cli_model.pick_device(args.device)
-    local = os.environ.get("LOCAL_RANK", "")
-    if device == "cuda" and local.isdigit():
-        if int(local) >= torch.cuda.device_count():
-            raise SamLiteError(
-                f"只有 {torch.cuda.device_count()} 块显卡，一个进程一块："
-                "把 --nproc-per-node 改小，或加 --device cpu。"
-            )
-        return f"cuda:{local}"
-    return device
 
 
 def report(before: Row, best: Row, out: Path) -> None:

@@ -65,10 +65,11 @@ def pick_device(name: str) -> str:
     return str(check_device(name))
 
 
-def local_device(name: str) -> str:
+def local_device(name: str, shared: bool = True) -> str:
     """torchrun 的几个进程各用一块 NVIDIA 显卡；点了名的（``cuda:1``）照它。
 
-    进程比显卡多时轮着用。
+    进程比显卡多时轮着用；shared 为假（一起训练，一块卡只能归一个进程）时抛
+    SamLiteError。
     """
     place = os.environ.get("LOCAL_RANK", "")
     if name == "auto" and place:
@@ -78,7 +79,15 @@ def local_device(name: str) -> str:
     if not place.isdigit():
         got = f"环境变量 LOCAL_RANK={place!r}"
         raise SamLiteError(f"{got} 说不通：不用 torchrun 就别设")
-    return f"cuda:{int(place) % max(1, torch.cuda.device_count())}"
+    cards = torch.cuda.device_count()
+    if not cards:
+        return name  # 用不了，pick_device 会说
+    if int(place) >= cards and not shared:
+        raise SamLiteError(
+            f"只有 {cards} 块显卡，一个进程一块：把 --nproc-per-node 改小，或加 "
+            "--device cpu。"
+        )
+    return f"cuda:{int(place) % cards}"
 
 
 def clock(predictor: SamPredictor) -> float:

@@ -8,7 +8,7 @@ from parity.small import SMALL
 from PIL import Image
 
 import sam_lite
-from sam_lite import SamLiteError, cli, cli_fit, weights
+from sam_lite import cli, cli_fit, weights
 from sam_lite.fit_loop import FitResult
 from sam_lite.mask_rle import mask_to_rle_pytorch
 from sam_lite.scene_cells import CellScenes
@@ -90,16 +90,33 @@ def test_other_processes_stay_silent(folder, monkeypatch, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_each_process_takes_its_own_gpu(monkeypatch):
-    args = cli.build_parser().parse_args(["fit", "a", "b", "--out", "c.safetensors"])
-    monkeypatch.setattr(cli_fit.cli_model, "pick_device", lambda name: "cuda")
-    monkeypatch.setattr(cli_fit.torch.cuda, "device_count", lambda: 2)
-    assert cli_fit.my_device(args) == "cuda"
-    monkeypatch.setenv("LOCAL_RANK", "1")
-    assert cli_fit.my_device(args) == "cuda:1"
+def test_each_process_needs_a_card_of_its_own(folder, monkeypatch, capsys):
+    """两块显卡、两个进程各用一块；第三个进程没有，说怎么办，不去和别人挤。"""
+    fake_result(monkeypatch, "finished", 1)
+    devices = []
+    keep = lambda name, device, **_: devices.append(device)  # noqa: E731
+    monkeypatch.setattr(cli_fit, "load", keep)
+    monkeypatch.setattr(cli_fit.cli_model, "check_model_name", lambda *_: None)
+    monkeypatch.setattr(cli_fit.cli_model, "check_device", lambda name: name)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    for place in "01":
+        monkeypatch.setenv("LOCAL_RANK", place)
+        assert run() == 0
+    assert devices == ["cuda:0", "cuda:1"]
     monkeypatch.setenv("LOCAL_RANK", "2")
-    with pytest.raises(SamLiteError, match="只有 2 块显卡"):
-        cli_fit.my_device(args)
+    assert run() == 1
+    assert "只有 2 块显卡" in capsys.readouterr().err
+    assert run("--device", "cpu") == 0 and devices[2:] == ["cpu"]
+
+
+def test_without_any_card_the_message_is_about_that(folder, monkeypatch, capsys):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert run("--device", "cuda") == 1
+    err = capsys.readouterr().err
+    assert "cuda" in err and "块显卡" not in err
 
 
 def test_errors_are_one_line(folder, capsys):
