@@ -49,7 +49,7 @@ def check_sample(sample: Any) -> Sample:
         mend = "标签图这样变：labels[None] == np.unique(labels)[1:, None, None]。"
         raise problem("掩码", describe(masks), "布尔数组、形状 (N, 高, 宽)", mend)
     if masks.shape[1:] != picture.shape[:2]:
-        raise sizes_differ("掩码", masks.shape[1:], picture.shape[:2])
+        raise sizes_differ("掩码的大小", masks.shape[1:], picture.shape[:2])
     return picture, masks
 
 
@@ -59,9 +59,10 @@ def sizes_differ(
     """拼出“大小和照片不一样”的错误。"""
     mend = ""
     if tuple(got) == tuple(picture)[::-1]:
-        mend = "高和宽正好对调：照片的 EXIF 里记着旋转，这里读照片时已经转正。"
+        mend = "高和宽正好对调：照片的 EXIF 里记着旋转，这里读照片时已经转正。标注是照"
+        mend += "没有转的画的，就去掉照片的 EXIF。"
     sizes = f"高 {got[0]}、宽 {got[1]}", f"和照片一样的高 {picture[0]}、宽 {picture[1]}"
-    return problem(f"{what}的大小", *sizes, mend)
+    return problem(what, *sizes, mend)
 
 
 def split_dataset(
@@ -134,7 +135,8 @@ class LabelMapFolder:
         photo, label_map = self.pairs[index]
         picture, labels = viz.read_photo(photo), read_label_map(label_map)
         if labels.shape != picture.shape[:2]:
-            raise sizes_differ(f"标签图 {label_map}", labels.shape, picture.shape[:2])
+            what = f"标签图 {label_map} 的大小"
+            raise sizes_differ(what, labels.shape, picture.shape[:2])
         ids = np.unique(labels)
         if ids[0] < 0 or len(ids) > MOST_OBJECTS:
             wanted = f"0 是背景、正数是物体，最多 {MOST_OBJECTS} 个"
@@ -185,20 +187,22 @@ class CocoDataset:
         folder: 照片的文件夹，``file_name`` 相对于它。
 
     错误：JSON 读不懂、照片不在、编号重复或对不上时，抛 SamLiteError；取一张时才发现的
-    （大小不同、RLE 的总数不对、多边形不成形）也是，说出是哪一条标注。
+    （照片和 images 里写的大小不同、RLE 的总数不对、多边形不成形）也是，说出是哪一条。
     """
 
     def __init__(
         self, annotations: str | os.PathLike[str], folder: str | os.PathLike[str]
     ) -> None:
         try:
-            content = json.loads(Path(annotations).read_text(encoding="utf-8"))
-            images = {image["id"]: image["file_name"] for image in content["images"]}
-            self.photos = [Path(folder) / name for name in images.values()]
+            # utf-8-sig：Windows 的记事本会在开头加一个 BOM
+            content = json.loads(Path(annotations).read_text(encoding="utf-8-sig"))
+            images = {image["id"]: image for image in content["images"]}
+            self.photos = [Path(folder) / i["file_name"] for i in images.values()]
+            self.sizes = [(i.get("height"), i.get("width")) for i in images.values()]
             marks: dict[Any, list[dict[str, Any]]] = {key: [] for key in images}
             for mark in content["annotations"]:
                 if mark["image_id"] not in marks:
-                    got, wanted = mark["image_id"], "images 里有的编号"
+                    got, wanted = repr(mark["image_id"]), "images 里有的编号"
                     raise problem(f"标注 {mark.get('id')} 的 image_id", got, wanted)
                 if not mark.get("iscrowd", 0):
                     marks[mark["image_id"]].append(mark)
@@ -206,7 +210,7 @@ class CocoDataset:
             raise SamLiteError(f"打不开 {annotations}（{error.strerror}）") from error
         except (LookupError, TypeError, AttributeError, UnicodeDecodeError) as error:
             raise not_coco(annotations, error) from error
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             raise not_coco(annotations, error) from error
         if len(images) < len(content["images"]) or not images:
             got = f"{len(content['images'])} 张照片、{len(images)} 个编号"
@@ -222,14 +226,17 @@ class CocoDataset:
 
     def __getitem__(self, index: int) -> Sample:
         """读第 index 张：照片 ``(H, W, 3)``，掩码 ``(N, H, W)``。"""
-        picture = viz.read_photo(self.photos[index])
+        picture, size = viz.read_photo(self.photos[index]), self.sizes[index]
+        if all(size) and size != picture.shape[:2]:  # 多边形的坐标是照那个大小画的
+            what = f"images 里 {self.photos[index].name} 的大小"
+            raise sizes_differ(what, size, picture.shape[:2])
         masks = np.zeros((len(self.marks[index]), *picture.shape[:2]), dtype=bool)
         for mask, mark in zip(masks, self.marks[index], strict=True):
             try:
                 mask[:] = decode(mark["segmentation"], mask.shape)
             except SamLiteError as error:
                 raise SamLiteError(f"标注 {mark.get('id')}：{error}") from error
-            except (LookupError, TypeError, ValueError) as error:
+            except (LookupError, TypeError, ValueError, OverflowError) as error:
                 got = f"读不懂的 segmentation（{type(error).__name__}）"
                 raise problem(f"标注 {mark.get('id')}", got, "多边形或 RLE") from error
         return picture, masks
@@ -245,7 +252,7 @@ def decode(segmentation: Any, size: tuple[int, ...]) -> np.ndarray:
     """一条标注的掩码，布尔 ``(H, W)``；大小和照片不同时抛 SamLiteError。"""
     if isinstance(segmentation, dict):
         if tuple(segmentation["size"]) != tuple(size):
-            raise sizes_differ("RLE", segmentation["size"], size)
+            raise sizes_differ("RLE 的大小", segmentation["size"], size)
         packed = isinstance(segmentation["counts"], str)
         return rle_to_mask(coco_decode_rle(segmentation) if packed else segmentation)
     return draw_polygons(segmentation, size)

@@ -193,11 +193,50 @@ def test_broken_coco_is_explained(folder):
         coco(folder, images=[{"id": 5, "file_name": "c.png"}])
     with pytest.raises(SamLiteError, match="KeyError"):
         coco(folder, images=[{"id": 5}])
+    with pytest.raises(SamLiteError, match="收到 '5'"):  # 字符串不是整数
+        coco(folder, good | {"image_id": "5"})
     with pytest.raises(SamLiteError, match="打不开"):
         CocoDataset(folder / "nothing.json", folder)
-    (folder / "bad.json").write_text("{", "utf-8")
-    with pytest.raises(SamLiteError, match="images"):
-        CocoDataset(folder / "bad.json", folder)
+    for text in ("{", "[" * 100_000, "[]"):
+        (folder / "bad.json").write_text(text, "utf-8")
+        with pytest.raises(SamLiteError, match="images"):
+            CocoDataset(folder / "bad.json", folder)
+
+
+def test_coco_sizes_must_be_those_of_the_photos(folder):
+    """照片缩小过、或按 EXIF 转正了，多边形就错位；不写大小的照收。"""
+    mark, image = {"segmentation": [[1, 1, 9, 1, 9, 9]]}, {"id": 5}
+    noise = Image.open(folder / "pictures" / "a.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # 要转 90°
+    noise.save(folder / "pictures" / "turned.jpg", exif=exif)
+    for name, size, message in (
+        ("a.png", {"height": 20, "width": 30}, ""),
+        ("a.png", {"height": None, "width": 0}, ""),
+        ("a.png", {"height": 40, "width": 60}, r"a\.png 的大小不对：收到高 40、宽 60"),
+        ("turned.jpg", {"height": 30, "width": 20}, ""),
+        ("turned.jpg", {"height": 20, "width": 30}, "去掉照片的 EXIF"),
+    ):
+        dataset = coco(folder, mark, images=[image | {"file_name": name} | size])
+        if message:
+            with pytest.raises(SamLiteError, match=message):
+                dataset[0]
+        else:
+            assert dataset[0][1].any()
+
+
+def test_chinese_names_subfolders_and_a_bom(folder):
+    """Windows 上另存的 JSON 开头有 BOM；照片在子文件夹里，名字是中文。"""
+    place = folder / "pictures" / "第一批"
+    place.mkdir()
+    (folder / "pictures" / "a.png").rename(place / "细胞 一.png")
+    images = [{"id": 5, "file_name": "第一批/细胞 一.png"}]
+    coco(folder, {"segmentation": [[1, 1, 9, 1, 9, 9]]}, images=images)
+    path = folder / "coco.json"
+    path.write_text(path.read_text("utf-8"), "utf-8-sig")
+    assert CocoDataset(path, folder / "pictures")[0][1].any()
+    Image.fromarray(LABELS).save(folder / "labels" / "细胞 一.png")
+    assert len(LabelMapFolder(place, folder / "labels")[0][1]) == 2
 
 
 @pytest.mark.parametrize(
@@ -207,6 +246,9 @@ def test_broken_coco_is_explained(folder):
         ([[1, 2, 3]], "读不懂"),
         ({"size": [20, 29], "counts": [580]}, "宽 29"),
         ({"size": [20, 30], "counts": [599]}, "600"),
+        ({"size": [20, 30], "counts": [-5, 605]}, "读不懂"),
+        ({"size": [20, 30], "counts": "o" * 2000 + "0"}, "读不懂"),  # 天文数字
+        ({"size": [30, 20], "counts": [600]}, "RLE 的大小不对：收到高 30"),
         ({"counts": [600]}, "读不懂"),
         ("text", "读不懂"),
         (None, "读不懂"),
