@@ -80,6 +80,22 @@ def test_recorded_figures_are_whole() -> None:
     assert best == "21"  # attention_fast.TILE
 
 
+def test_recorded_oneflow_figures_are_those_measured() -> None:
+    """OneFlow 的记录值就是 benchmarks/oneflow.md 里的；早先量的另外放，写明没有重量。"""
+    text = (CHAPTERS / "recorded" / "backends.json").read_text("utf-8")
+    flow = json.loads(text)["OneFlow"]
+    page = (CHAPTERS.parent / "benchmarks" / "oneflow.md").read_text("utf-8")
+    assert flow["日期"] in page
+    lines = [line.strip("|").split("|") for line in page.splitlines() if "|" in line]
+    rows = {cells[0].strip(): cells[1:] for cells in lines}
+    errors = flow["与 PyTorch 最大的绝对误差"]
+    found = [float(rows[f"`{name}`"][0]) for name in ("tiny", "vit_b")]
+    assert list(errors.values()) == found
+    seconds = [round(float(x), 1) for x in rows["vit_b 编码一张照片"][:2]]
+    assert list(flow["vit_b 编码一张，秒"].values()) == seconds
+    assert any("没有重量" in name for name in flow)
+
+
 HEAD = """
 from contextlib import contextmanager
 import sys
