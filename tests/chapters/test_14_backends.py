@@ -81,7 +81,7 @@ def test_recorded_figures_are_whole() -> None:
 
 
 def test_recorded_oneflow_figures_are_those_measured() -> None:
-    """OneFlow 的记录值就是 benchmarks/oneflow.md 里的；早先量的另外放，写明没有重量。"""
+    """OneFlow 的记录值就是 benchmarks/oneflow.md 里的；早先量的另放，写明没有重量。"""
     text = (CHAPTERS / "recorded" / "backends.json").read_text("utf-8")
     flow = json.loads(text)["OneFlow"]
     page = (CHAPTERS.parent / "benchmarks" / "oneflow.md").read_text("utf-8")
