@@ -2,8 +2,8 @@
 
 进程由 ``torchrun`` 起，它用环境变量告诉每个进程“第几个、一共几个”；CPU 用 gloo 通信，
 NVIDIA 显卡用 NCCL。抽样由种子、步数和照片在这一步里的次序决定，与进程数无关，所以两个
-进程和一个进程走出同样的结果，只差浮点舍入。Windows 上先设环境变量 ``USE_LIBUV=0``，再用
-``torchrun``，通信用 gloo。
+进程和一个进程走出同样的结果，只差浮点舍入。Windows 上没有 NCCL，都用 gloo；先设环境变量
+``USE_LIBUV=0``，再用 ``torchrun``。
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from .errors import SamLiteError
+from .errors import SamLiteError, problem
 
 
 class Team:
@@ -68,20 +68,23 @@ class Team:
 def join_team(device: torch.device) -> Iterator[Team]:
     """在 ``torchrun`` 里就和别的进程连上，出来时断开；不在就只有自己一个。
 
-    错误：环境变量说不通、连不上时抛 SamLiteError。
+    错误：环境变量说不通、连不上、设备不是 CPU 或 NVIDIA 显卡时抛 SamLiteError。
     """
     started = dist.is_available() and dist.is_initialized()
     world = os.environ.get("WORLD_SIZE", "1")
     if not started and world == "1":
         yield Team()
         return
+    if device.type not in ("cpu", "cuda"):  # gloo 和 NCCL 都不认 mps
+        raise problem("sam", f"在 {device} 上", "几个进程时在 cpu 或 cuda 上")
     if not started:
         if os.name == "nt":  # Windows 的 PyTorch 多半没有 libuv，而它默认要用
             os.environ.setdefault("USE_LIBUV", "0")
         if device.type == "cuda":
             torch.cuda.set_device(device)
         try:
-            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+            nccl = device.type == "cuda" and dist.is_nccl_available()
+            dist.init_process_group("nccl" if nccl else "gloo")
         except (ValueError, RuntimeError, OSError, KeyError) as error:
             raise SamLiteError(
                 f"和别的进程连不上：{error}。不用 torchrun 就去掉环境变量 WORLD_SIZE。"

@@ -90,6 +90,38 @@ def test_work_is_dealt_like_cards():
     assert shares == [[0, 3, 6], [1, 4], [2, 5]]
 
 
+@pytest.mark.parametrize(
+    ("device", "nccl", "wanted"),
+    [("cpu", True, "gloo"), ("cuda", True, "nccl"), ("cuda", False, "gloo")],
+)
+def test_which_way_they_talk(monkeypatch, device, nccl, wanted):
+    """Windows 的 PyTorch 没有 NCCL，显卡也用 gloo。"""
+    seen = []
+
+    def init(backend):
+        seen.append(backend)
+        raise RuntimeError
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr("torch.distributed.is_nccl_available", lambda: nccl)
+    monkeypatch.setattr("torch.distributed.init_process_group", init)
+    with pytest.raises(SamLiteError), join_team(torch.device(device)):
+        pass
+    assert seen == [wanted]
+
+
+def test_apple_devices_work_alone_only(monkeypatch):
+    with join_team(torch.device("mps")) as team:
+        assert team.world == 1
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with (
+        pytest.raises(SamLiteError, match="cpu 或 cuda"),
+        join_team(torch.device("mps")),
+    ):
+        pass
+
+
 def test_nonsense_environment_is_explained(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("RANK", raising=False)
