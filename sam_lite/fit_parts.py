@@ -16,7 +16,7 @@ from torch import nn
 
 from .atomic import check_writable
 from .attention import set_fused
-from .checks import is_whole
+from .checks import describe, is_whole
 from .config import FitConfig
 from .embedding_file import EncodedImage
 from .errors import SamLiteError, SamLiteWarning, problem
@@ -24,7 +24,7 @@ from .evaluation import score_prompts
 from .extras import require
 from .fit_samples import Samples
 from .fit_team import Team
-from .lora import add_lora, merge_lora, plain_state
+from .lora import add_lora, check_plain, merge_lora, plain_state
 from .model import Sam
 from .predictor import SamPredictor
 from .weights import save_state
@@ -42,6 +42,11 @@ Row = dict[str, float]
 def check_fit(sam: Sam, config: FitConfig, out: str | os.PathLike[str] | None) -> None:
     """设置、模型、输出的地方有什么不对，动手之前就抛 SamLiteError。"""
     require("scipy.ndimage", "给微调打分")
+    if not isinstance(sam, Sam):
+        mend = "predictor.model 就是。" if isinstance(sam, SamPredictor) else ""
+        raise problem("sam", describe(sam), "Sam 模型", mend)
+    if not isinstance(config, FitConfig):
+        raise problem("config", describe(config), "FitConfig(…)")
     if config.parts not in LEARNING_RATES:
         raise problem("parts", repr(config.parts), "、".join(LEARNING_RATES))
     for name in ("epochs", "batch", "prompts", "rounds", "patience"):
@@ -52,11 +57,13 @@ def check_fit(sam: Sam, config: FitConfig, out: str | os.PathLike[str] | None) -
         raise problem("seed", repr(config.seed), "不小于 0 的整数")
     for name in ("minutes", "lr", "cache_mb"):
         value = getattr(config, name)
-        if not (0 <= value < math.inf):
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not (number and 0 <= value < math.inf):
             raise problem(name, repr(value), "不小于 0 的数")
     if sam.dtype != torch.float32:
         mend = "微调好、存下之后，再 sam_lite.load(路径, dtype=torch.float16)。"
         raise problem("sam", f"{sam.dtype} 的模型", "float32 的模型", mend)
+    check_plain(sam)
     if out is not None:
         if Path(out).suffix != ".safetensors":
             raise problem("out", repr(str(out)), "以 .safetensors 结尾的文件名")
@@ -70,6 +77,7 @@ def check_fit(sam: Sam, config: FitConfig, out: str | os.PathLike[str] | None) -
 def learning(sam: Sam, config: FitConfig) -> Iterator[list[nn.Parameter]]:
     """在 with 里只让该学的参数要梯度，给出它们；出来时适配器合并，全部恢复原样。"""
     before = [(p, p.requires_grad) for p in sam.parameters()]
+    fused = [(m, m.fused) for m in sam.modules() if hasattr(m, "fused")]
     encoder_learns = config.parts in ("lora", "all")
     try:
         if config.parts == "lora":
@@ -87,8 +95,8 @@ def learning(sam: Sam, config: FitConfig) -> Iterator[list[nn.Parameter]]:
         for p, flag in before:
             p.requires_grad_(flag)
             p.grad = None
-        if encoder_learns:
-            set_fused(sam, True)
+        for module, was in fused:
+            module.fused = was
 
 
 # ---- 打分 ----------------------------------------------------------------------

@@ -57,8 +57,7 @@ def add_lora(sam: Sam, rank: int, seed: int = 0) -> list[nn.Parameter]:
     """
     if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
         raise problem("lora_rank", repr(rank), "正整数，常用 4 到 16")
-    if any(isinstance(module, LowRank) for module in sam.modules()):
-        raise problem("sam", "挂着适配器的模型", "原样的模型", "先 merge_lora(sam)。")
+    check_plain(sam)
     sam.requires_grad_(False)
     g = torch.Generator().manual_seed(seed)
     for name, layer in list(sam.named_modules()):
@@ -67,6 +66,12 @@ def add_lora(sam: Sam, rank: int, seed: int = 0) -> list[nn.Parameter]:
             adapter = LowRank(layer.weight, rank, *where, g)
             parametrize.register_parametrization(layer, "weight", adapter)
     return [p for p in sam.parameters() if p.requires_grad]
+
+
+def check_plain(sam: Sam) -> None:
+    """模型上已经挂着适配器，就抛 SamLiteError。"""
+    if any(isinstance(module, LowRank) for module in sam.modules()):
+        raise problem("sam", "挂着适配器的模型", "原样的模型", "先 merge_lora(sam)。")
 
 
 def merge_lora(sam: Sam) -> Sam:

@@ -217,7 +217,8 @@ def fit(
         dataset: 照片和掩码，例如 ``datasets.LabelMapFolder``；没有物体的照片跳过。
         config: 设置：学哪一部分、几遍、学习率……
         validation: 验证用的另一份；不给就从 dataset 里分出 ``config.validation``。
-        out: 把最好的一份写成这个 ``.safetensors`` 文件，``sam_lite.load`` 能读。
+        out: 把最好的一份写成这个 ``.safetensors`` 文件，数存成 float16；
+            ``sam_lite.load`` 能读。
         progress: 真则显示进度条；要 tqdm。
 
     按 Ctrl-C 就走完这一步停下，照样留下最好的一份；再按一次当场抛 KeyboardInterrupt，

@@ -20,10 +20,12 @@ from sam_lite import (
     training,
     weights,
 )
+from sam_lite.attention import set_fused
 from sam_lite.config import FitConfig
 from sam_lite.fit_parts import Best
 from sam_lite.fit_samples import Samples, find_things
 from sam_lite.interrupts import Interrupts
+from sam_lite.lora import add_lora
 from sam_lite.scene_cells import CellScenes
 
 CONFIG = FitConfig(epochs=2, batch=2, prompts=3)
@@ -347,6 +349,8 @@ def test_a_full_disk_warns_and_is_reported_at_the_end(
         ({"lr": -1.0}, "lr"),
         ({"lr": float("nan")}, "lr"),
         ({"minutes": float("inf")}, "minutes"),
+        ({"minutes": "10"}, "minutes"),
+        ({"lr": None}, "lr"),
         ({"validation": 1.5}, "validation"),
         ({"seed": -1}, "seed"),
         ({"parts": "lora", "lora_rank": 0}, "lora_rank"),
@@ -370,6 +374,34 @@ def test_half_precision_and_bad_outputs_are_refused(small_sam, tmp_path):
         training.fit(small_sam, cells, CONFIG, out=tmp_path / "my.pth")
     with pytest.raises(SamLiteError, match="没有文件夹"):
         training.fit(small_sam, cells, CONFIG, out=tmp_path / "no" / "my.safetensors")
+
+
+def test_what_is_not_a_model_or_a_config_is_refused(small_sam):
+    cells = CellScenes(4, size=64)
+    with pytest.raises(SamLiteError, match=r"predictor\.model"):
+        training.fit(sam_lite.SamPredictor(small_sam), cells, CONFIG)
+    with pytest.raises(SamLiteError, match="FitConfig"):
+        training.fit(small_sam, cells, {"epochs": 2})
+
+
+@pytest.mark.parametrize("parts", ["decoder", "lora"])
+def test_adapters_of_the_caller_are_not_merged_away(small_sam, parts):
+    add_lora(small_sam, 2)
+    before = parameters(small_sam)
+    config = dataclasses.replace(CONFIG, parts=parts)
+    with pytest.raises(SamLiteError, match="先 merge_lora"):
+        training.fit(small_sam, CellScenes(4, size=64), config)
+    assert set(before) == set(parameters(small_sam))
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_attention_is_left_as_it_was(small_sam, scores, fused):
+    scores(0.1)
+    set_fused(small_sam, fused)
+    config = dataclasses.replace(CONFIG, parts="lora", epochs=1)
+    training.fit(small_sam, CellScenes(4, size=64), config)
+    flags = {m.fused for m in small_sam.modules() if hasattr(m, "fused")}
+    assert flags == {fused}
 
 
 def test_frozen_flags_of_the_caller_survive(small_sam, scores):
