@@ -32,6 +32,8 @@ def test_tasks_repeat_and_objects_do_not_disturb_each_other():
     assert len({tuple(click) for click in clicks[:, 0].tolist()}) > 1
     again = ep.make_tasks(grey(), truths[:1], 4, (0, 1))  # 去掉第二个物体
     assert [task.clicks[0].tolist() for task in again] == clicks[:, 0].tolist()
+    twins = ep.make_tasks(grey(), truths[[0, 0]], 4, (0, 1))  # 一样的，点在不同处
+    assert any((task.clicks[0] != task.clicks[1]).any() for task in twins)
     other = ep.make_tasks(grey(), truths, 4, (1, 1))
     assert not np.array_equal(np.stack([task.clicks for task in other]), clicks)
 
