@@ -22,8 +22,8 @@ NOTEBOOKS := $(wildcard chapters/*.ipynb chapters/solutions/*.ipynb)
 NBVAL     := --nbval-lax --nbval-current-env --nbval-cell-timeout=120
 
 .DEFAULT_GOAL := help
-.PHONY: help demo course test test-official test-oneflow bench costs figures lint
-.PHONY: format clean
+.PHONY: help demo course test test-official test-oneflow bench costs photos figures
+.PHONY: lint format clean
 
 help:
 	@echo 'make demo    装好 sam_lite，用自带的小权重分割一张真实照片'
@@ -39,6 +39,7 @@ help:
 	@echo '             只重量一项，换掉结果里的那一项'
 	@echo 'make costs   换型号、输入边长、点数，各花多少时间和内存（约十分钟，要 20 GB 内存），'
 	@echo '             结果在 benchmarks/COSTS.md'
+	@echo 'make photos  在十张真照片上打分，结果在 benchmarks/PHOTOS.md，画出 figures/photos_masks.jpg'
 	@echo 'make figures 重画 figures/ 里的图'
 	@echo 'make lint    只做代码检查和类型检查'
 	@echo 'make format  整理代码格式'
@@ -68,6 +69,10 @@ bench: $(BENCH)
 
 costs: $(BENCH)
 	$(BIN)/python -m benchmarks.costs
+
+photos: $(COURSE)
+	$(BIN)/python -m benchmarks.photos --write
+	$(BIN)/python figures/photos_masks.py
 
 figures: $(COURSE)
 	$(BIN)/sam-lite demo --all --out figures/demo.png

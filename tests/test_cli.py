@@ -327,6 +327,34 @@ def test_evaluate_checks_output_first(fake, tmp_path, capsys):
     assert "没有文件夹" in fails(capsys, 1, "evaluate", "--json", target)
 
 
+def test_evaluate_scores_my_photos(fake, tmp_path, monkeypatch, capsys):
+    from sam_lite import evaluation_photos
+
+    for name in ("pictures", "masks"):
+        (tmp_path / name).mkdir()
+    viz.save_image(tmp_path / "pictures" / "a.jpg", np.zeros((20, 30, 3), np.uint8))
+    viz.save_image(tmp_path / "masks" / "a.png", np.eye(20, 30, dtype=np.uint8))
+
+    def scores(sam, dataset, *, seed, progress):
+        progress()
+        one = {"objects": 1, "miou": {"box": 0.25}, "scores": {"box": [0.25]}}
+        return {"seed": seed, "photos": [one]} | evaluation_photos.overall([one])
+
+    monkeypatch.setattr(evaluation_photos, "evaluate_photos", scores)
+    places = [str(tmp_path / "pictures"), str(tmp_path / "masks")]
+    file = tmp_path / "scores.json"
+    argv = ["evaluate", "--photos", *places, "--seed", "3", "--json", str(file)]
+    assert cli.main(argv) == 0
+    out, err = capsys.readouterr()
+    assert "种子 3，1 张照片" in out and "0.250" in out
+    assert "1/1" in err
+    assert json.loads(file.read_text("utf-8"))["miou"] == {"box": 0.25}
+    missing = ["--photos", str(tmp_path / "none"), places[1]]
+    assert "找不到文件夹" in fails(capsys, 1, "evaluate", *missing)
+    both = ["--photos", *places, "--scenes", "20"]
+    assert "不和" in fails(capsys, 2, "evaluate", *both)
+
+
 # ---- 帮助 --------------------------------------------------------------------
 
 

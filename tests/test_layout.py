@@ -60,6 +60,7 @@ ROOMS = {
     "scene_shapes": "training",
     "baselines": "training",
     "evaluation": "training",
+    "evaluation_photos": "training",
     "interrupts": "training",
     "datasets": "training",
     "fit_loop": "training",
