@@ -9,7 +9,16 @@ import numpy as np
 
 from .scene_looks import Material, Studio, paint, shade
 from .scene_random import log_uniform, pick
-from .scene_shapes import DECOR, Design, Piece, design_object, radius_table, union
+from .scene_shapes import (
+    DECOR,
+    NAMELESS,
+    STOUT,
+    Design,
+    Piece,
+    design_object,
+    radius_table,
+    union,
+)
 
 MAX_OBJECTS = 40
 
@@ -55,6 +64,8 @@ def place(st: Studio, outline: list[Piece], pose: Pose) -> Patch:
 
 def cast_shadow(st: Studio, patch: Patch, d: np.ndarray) -> None:
     """按距离场 d (h, w) 投下一片模糊的影子，偏移方向与光相反。"""
+    if not st.has["shading"]:
+        return
     blur = log_uniform(st.rng, 0.008, 0.06) * st.size
     far = st.rng.uniform(0, 0.05) * st.size
     dark = np.clip(0.5 - d / (2 * blur), 0, 1) * st.rng.uniform(0.2, 0.8)
@@ -157,6 +168,7 @@ def draw_mixed(
         areas[0] = log_uniform(rng, max(area[0], 0.35 * area[1]), area[1])
     if rng.uniform() < 0.7:  # 大的多半在后面，否则小的全被盖住
         areas.sort(reverse=True)
+    kinds = NAMELESS if st.has["thin"] else STOUT
     shared = [st.material() for _ in range(5)]  # 部件的表面在一张图里重复出现
     for size in areas:
         if len(st.parents) > MAX_OBJECTS:
@@ -167,4 +179,17 @@ def draw_mixed(
         angle = rng.normal(0, 0.15) if upright else rng.uniform(0, 2 * math.pi)
         mats = [st.material(), *(pick(rng, shared) for _ in range(3))]
         pose = Pose(size * n * n, (x, y), angle)
-        draw_object(st, design_object(rng, parts), pose, mats)
+        draw_object(st, design_object(rng, parts, kinds), pose, mats)
+
+
+def draw_cropped(st: Studio, parts: float) -> None:
+    """画一两个大物，中心在画面的边上或外面一点：人只露半身，桌子只见一角。"""
+    rng, n = st.rng, st.size
+    for _ in range(int(rng.integers(1, 3))):
+        turn, far = rng.uniform(0, 2 * math.pi), rng.uniform(0.7, 1.15)
+        along = math.cos(turn), math.sin(turn)
+        reach = far * n / 2 / max(abs(along[0]), abs(along[1]))  # 1 正好在边上
+        at = n / 2 + along[0] * reach, n / 2 + along[1] * reach
+        pose = Pose(log_uniform(rng, 0.3, 1.0) * n * n, at, rng.normal(0, 0.3))
+        mats = [st.material() for _ in range(4)]
+        draw_object(st, design_object(rng, parts, NAMELESS), pose, mats)
