@@ -21,6 +21,7 @@ from .extras import require
 from .interrupts import Interrupts
 from .model import Sam, sam_from_config
 from .scene_bank import SceneBank
+from .scene_content import CONTENTS
 from .trainer import Trainer
 from .training import init_for_training
 from .training_files import Checkpoints, folder_lock, make_folder
@@ -43,6 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--scenes", type=count, default=20000, metavar="N", help=text)
     text = "场景放在哪里，不给就在输出目录里；几次训练可以共用"
     add("--bank", type=Path, metavar="DIR", help=text)
+    text = "场景里画什么：base 是评测用的那些，rich 另有砖石、字、杆、组织……"
+    add("--content", choices=CONTENTS, default="base", help=text)
     add("--seed", type=seed, default=0, metavar="N", help="随机种子")
     text = "auto、cpu、cuda、mps；auto 是有什么用什么"
     add("--device", default="auto", metavar="NAME", help=text)
@@ -76,7 +79,8 @@ def train(args: argparse.Namespace) -> None:
         try:
             sam = starting_model(args).to(pick_device(args.device))
             folder = args.bank or args.out / "scenes"
-            bank = SceneBank(folder, args.scenes, TINY.image_size)
+            content = CONTENTS[args.content]
+            bank = SceneBank(folder, args.scenes, TINY.image_size, content=content)
             trainer = make_trainer(args, sam, bank, bar)  # 有什么不对，画之前就说
             draw_scenes(bank, bar, stop)
             failure = learn(trainer, args, bar, stop)

@@ -1,11 +1,11 @@
 """场景里画什么：每样成分一个概率，可以一样一样地开关。
 
-``BASE`` 是 ``make_scene`` 一向画的；``RICH`` 加上十张真照片上有、``BASE`` 里没有的东西，
-给训练用。加一样或去一样，模型在真照片上好了还是坏了，由 ``benchmarks.content`` 量。
+``BASE`` 是 ``make_scene`` 一向画的；``RICH`` 加上十张真照片上有、``BASE`` 里没有的东
+西，给训练用。加一样或去一样，模型在真照片上好了还是坏了，由 ``benchmarks.content`` 量。
 """
 
 import numbers
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 
 from .errors import problem
 
@@ -57,3 +57,12 @@ RICH = SceneContent(
 CONTENTS = {"base": BASE, "rich": RICH}  # 命令行里的名字
 OLD = tuple(field.name for field in fields(BASE) if getattr(BASE, field.name) > 0)
 NEW = tuple(field.name for field in fields(BASE) if getattr(BASE, field.name) == 0)
+
+
+def differences(old: SceneContent, new: SceneContent) -> str:
+    """原来的和要的哪几样不同，例如“letters 原来是 0.0，要的是 0.5”。"""
+    return "；".join(
+        f"{name} 原来是 {value}，要的是 {getattr(new, name)}"
+        for name, value in asdict(old).items()
+        if value != getattr(new, name)
+    )

@@ -33,8 +33,11 @@ class Cells(NamedTuple):
     d: np.ndarray  # (n, n)，离格子的边多少像素，内负外正
 
 
-def lay_ground(st: Studio, unit: float, tilt: float) -> Ground:
-    """一张平面，一个单位约合 unit 像素，转过一个随机的角度，轻轻起伏；tilt 是斜的程度。"""
+def lay_ground(st: Studio, unit: float, tilt: float, bend: float) -> Ground:
+    """一张平面，一个单位约合 unit 像素，转过一个随机的角度。
+
+    tilt 是斜的程度，bend 是起伏的程度。
+    """
     rng, n = st.rng, st.size
     upright = rng.uniform() < 0.5
     angle = rng.normal(0, 0.06) if upright else rng.uniform(0, 2 * math.pi)
@@ -44,7 +47,6 @@ def lay_ground(st: Studio, unit: float, tilt: float) -> Ground:
     depth = 1 + lean[0] * g[None] + lean[1] * g[:, None]  # 越大越近
     scale = (depth * unit).astype("f4")
     x, y = g[None] * (n / 2) / scale, g[:, None] * (n / 2) / scale
-    bend = pick(rng, [0.0, 0.3, 0.8])
     u = c * x + s * y + bend * (st.crop(n, n, smooth=True) - 0.5)
     v = c * y - s * x + bend * (st.crop(n, n, smooth=True) - 0.5)
     return Ground(u + rng.uniform(0, 9), v + rng.uniform(0, 9), scale)
@@ -92,39 +94,52 @@ def scales(st: Studio, ground: Ground, gap: float) -> Cells:
     return pack(ids.astype(np.int32), best * ground.scale)
 
 
-def stones(st: Studio, ground: Ground, gap: float, rounding: float) -> Cells:
-    """大小不一的石子：每格一个种子，像素归最近的（Voronoi）；rounding 是棱角磨圆多少。"""
+def stones(
+    st: Studio, ground: Ground, gap: float, rounding: float, jitter: float
+) -> Cells:
+    """大小不一的石子：每格一个种子，像素归最近的（Voronoi）。
+
+    rounding 是棱角磨圆多少，jitter 是种子离格子中心最远多少，都以格子为单位。
+    """
     rng = st.rng
     column, row = np.floor(ground.u), np.floor(ground.v)
     left, top = int(column.min()) - 1, int(row.min()) - 1
     wide, high = int(column.max()) - left + 2, int(row.max()) - top + 2
-    jitter = 0.5 * rng.uniform(0.5, 1)
     spots = rng.uniform(-jitter, jitter, (2, high * wide)).astype("f4")
     grow = rng.uniform(0, 0.25) * rng.uniform(0, 1, high * wide).astype("f4")
     home = ((row - top) * wide + column - left).astype(np.int32)
     u, v = ground.u - column - 0.5, ground.v - row - 0.5  # -0.5 到 0.5
-    gaps = []
-    for dy, dx in itertools.product((-1, 0, 1), repeat=2):
-        seed = home + (dy * wide + dx)  # 每个像素都看周围的九个种子
-        x, y = u - dx - spots[0][seed], v - dy - spots[1][seed]
-        gaps.append((x, y, x * x + y * y - grow[seed]))
-    reach = np.stack([each[2] for each in gaps])
-    first = reach.argmin(0)
-    near = reach.min(0)
-    dy, dx = first // 3 - 1, first % 3 - 1
-    ids = home + dy * wide + dx
-    x0, y0 = u - dx - spots[0][ids], v - dy - spots[1][ids]
+    ids, around = home, []
+    near = x0 = y0 = np.full_like(u, 9.0)
+    for dy, dx in itertools.product((-1, 0, 1), repeat=2):  # 周围的九个种子
+        seed = home + (dy * wide + dx)
+        x, y = u - dx - spots[0].take(seed), v - dy - spots[1].take(seed)
+        far = x * x + y * y - grow.take(seed)
+        around.append((x, y, far))
+        mine = far < near
+        near, ids = np.minimum(near, far), np.where(mine, seed, ids)
+        x0, y0 = np.where(mine, x, x0), np.where(mine, y, y0)
     total = np.zeros_like(near)
-    for x, y, far in gaps:  # 离各条交界线多远，取最近的；磨圆时取软的最小值
+    for x, y, far in around:  # 离各条交界线多远，取最近的；磨圆时取软的最小值
         between = np.sqrt((x - x0) ** 2 + (y - y0) ** 2)
         edge = np.where(between > 0, (far - near) / (2 * between + 1e-6), 9.0)
         total += np.exp(edge * (-1 / rounding))
-    d = gap / 2 + rounding * np.log(total)
-    return pack(ids.astype(np.int32), d * ground.scale)
+    return pack(ids, (gap / 2 + rounding * np.log(total)) * ground.scale)
+
+
+def sway(st: Studio, ground: Ground) -> Ground:
+    """把平面弯成平缓的波浪，一格一两个弯。"""
+    rng, bent = st.rng, [ground.u, ground.v]
+    for i in range(2):
+        for _ in range(2):
+            a, b = rng.normal(0, 2.5, 2).tolist()
+            wave = np.sin(a * ground.u + b * ground.v + rng.uniform(0, 2 * math.pi))
+            bent[i] = bent[i] + rng.uniform(0.05, 0.2) * wave
+    return Ground(bent[0], bent[1], ground.scale)
 
 
 def colour_cells(st: Studio, cells: Cells, spread: float, facets: float) -> np.ndarray:
-    """给格子上色，(n, n, 3)：同一种表面，每格深浅和色调差 spread，各朝一边亮 facets。"""
+    """给格子上色，(n, n, 3)：同一种表面，每格的颜色差 spread，各朝一边亮 facets。"""
     rng, n = st.rng, st.size
     g = np.arange(n, dtype=np.float32)
     mat = st.material()
@@ -170,19 +185,22 @@ def draw_packed(st: Studio, parts: float) -> None:
     kind = pick(rng, ["bricks", "scales", "stones"], p=[0.4, 0.15, 0.45])
     unit = log_uniform(rng, 0.06, 0.24) * n
     unit = max(unit, 0.09 * n) if kind == "scales" else unit  # 露出来的只有一半
-    ground = lay_ground(st, unit, pick(rng, [0.0, 0.2, 0.45]))
+    bend = pick(rng, [0.0, 0.3, 0.8])
+    ground = lay_ground(st, unit, pick(rng, [0.0, 0.2, 0.45]), bend)
     gap = max(log_uniform(rng, 0.02, 0.2), 1.5 / unit)
     if kind == "bricks":
         cells = bricks(st, ground, gap)
     elif kind == "scales":
         cells = scales(st, ground, gap)
     else:
-        cells = stones(st, ground, gap, log_uniform(rng, 0.01, 0.12))
+        rounding, jitter = log_uniform(rng, 0.01, 0.12), rng.uniform(0.25, 0.5)
+        cells = stones(st, ground, gap, rounding, jitter)
     rough = kind == "stones" and rng.uniform() < 0.8
     spread, facets = rng.uniform(0.03, 0.3), rng.uniform(0.1, 0.6) * rough
     out = colour_cells(st, cells, spread, facets)
-    if rough or rng.uniform() < 0.3:  # 石子之间看不到底
-        st.canvas *= np.float32(rng.uniform(0.05, 0.4))
+    # 石子之间看不到底；砖缝比砖暗些或亮些，免得分不出来
+    shades = [rng.uniform(0.05, 0.4), rng.uniform(0.4, 0.8), rng.uniform(1.3, 2)]
+    st.canvas *= np.float32(shades[0] if rough else pick(rng, shades))
     blend(st, cells, out)
     label_cells(st, cells, MAX_OBJECTS)
     if rng.uniform() < 0.3:
@@ -193,15 +211,14 @@ def draw_tissue(st: Studio) -> None:
     """画几大块组织：边界弯曲，里面是朝着中心的细纹和核，有的中间有腔（腔是部件）。"""
     rng, n = st.rng, st.size
     g = np.arange(n, dtype=np.float32)
-    ground = lay_ground(st, rng.uniform(0.35, 0.65) * n, 0.2)
-    u, v = ground[:2]
-    cells = stones(st, ground, rng.uniform(0.05, 0.3), 0.05)
+    ground = sway(st, lay_ground(st, rng.uniform(0.3, 0.6) * n, 0.2, 0.1))
+    cells = stones(st, ground, log_uniform(rng, 0.04, 0.3), 0.08, 0.5)
     kind = pick(rng, ["dots", "speckle", "grain"])
     nuclei = replace(st.material(scenic=True), kind=kind, warp=rng.uniform(5, 12))
     st.canvas = paint(st, replace(nuclei, period=0.05 * n), g[None], g[:, None])
     out = colour_cells(st, cells, 0.1, 0.0)
     turns = log_uniform(rng, 20, 60)
-    around = np.arctan2(v % 1 - 0.5, u % 1 - 0.5) + (st.crop(n, n) - 0.5)
+    around = np.arctan2(ground.v % 1 - 0.5, ground.u % 1 - 0.5) + (st.crop(n, n) - 0.5)
     rays = np.sin(turns * around + 9 * st.crop(n, n)) * rng.uniform(0.03, 0.25)
     out *= (1 + rays)[..., None]
     table = label_cells(st, cells, 16)

@@ -83,7 +83,9 @@ def trace(
         thick = max(2, round(width * FINE))
         pen.line(corners, 255, thick, joint="curve")
         for x, y in (corners[0], corners[-1]):  # 圆头
-            pen.ellipse((x - thick / 2, y - thick / 2, x + thick / 2, y + thick / 2), 255)
+            pen.ellipse(
+                (x - thick / 2, y - thick / 2, x + thick / 2, y + thick / 2), 255
+            )
     alpha = np.asarray(picture.reduce(FINE), np.float32) / 255
     return Ink((slice(low[1], high[1]), slice(low[0], high[0])), alpha)
 
@@ -189,7 +191,7 @@ def vessel(st: Studio, mat: Material) -> None:
     start, heading = rng.uniform(0.1, 0.9, 2) * n, rng.uniform(0, 6.28)
     width, curl = log_uniform(rng, 0.008, 0.03) * n, rng.normal(0, 0.12)
     tone = (0.85 - 0.5 * rng.random() * rng.uniform(0.5, 1.5, 3)).astype("f4")
-    inks = []
+    inks: list[Ink | None] = []
     for branch in range(int(rng.integers(1, 4))):
         line, at, way = [start], start, heading + branch * rng.normal(0, 0.7)
         for _ in range(int(rng.integers(6, 14))):
@@ -200,13 +202,12 @@ def vessel(st: Studio, mat: Material) -> None:
         thin = np.linspace(1, 0.5, len(path) - 1) * width * 0.6**branch
         inks.append(trace(st, [*np.stack([path[:-1], path[1:]], 1)], thin.tolist()))
         start = path[int(rng.integers(len(path)))]
-    for ink in reversed(inks):  # 主干最后画
+    for ink in inks:
         if ink:
             st.canvas[ink.box] *= 1 - ink.alpha[..., None] * (1 - np.clip(tone, 0.2, 1))
-            if ink is inks[0]:
-                ink_label(st, ink)
-            else:
-                st.labels[ink.box][ink.alpha >= 0.5] = 0
+            st.labels[ink.box][ink.alpha >= 0.5] = 0
+    if inks[0]:
+        ink_label(st, inks[0])
 
 
 def tower(st: Studio, mat: Material) -> None:

@@ -4,9 +4,9 @@
 物体、部件、光照、遮挡和相机噪声；掩码在作画时就已知，所以没有标注误差。
 
 入口是 ``make_scene`` 和 ``make_scenes``。画的过程分在几个文件里：``scene_content`` 列出
-画什么，``scene_shapes`` 定形状，``scene_looks`` 定颜色、材质和背景，``scene_objects`` 把
-物体摆进画面、写标签，``scene_packed`` 画铺满画面的东西，``scene_strokes`` 画线条，这里
-最后加上相机的效果。只依赖 numpy 和 pillow。
+画什么，``scene_shapes`` 定形状，``scene_looks`` 定颜色、材质和背景，``scene_objects``
+把物体摆进画面、写标签，``scene_packed`` 画铺满画面的东西，``scene_strokes`` 画线条，这
+里最后加上相机的效果。只依赖 numpy 和 pillow。
 """
 
 import contextlib

@@ -114,8 +114,8 @@ def test_a_failure_while_drawing_keeps_what_is_drawn(
     bank = SceneBank(tmp_path, 3, 64)
     real = scene_bank.make_scenes
 
-    def two_then_fail(seeds, size, workers):
-        stream = real(seeds, size, workers)
+    def two_then_fail(seeds, size, workers, **options):
+        stream = real(seeds, size, workers, **options)
         yield next(stream)
         yield next(stream)
         raise error
