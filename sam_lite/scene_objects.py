@@ -21,6 +21,7 @@ from .scene_shapes import (
 )
 
 MAX_OBJECTS = 40
+MIN_PIXELS_AT_256 = 64  # 可见像素更少的物体会被丢掉；别的边长按面积折算
 
 
 class Pose(NamedTuple):
@@ -193,3 +194,27 @@ def draw_cropped(st: Studio, parts: float) -> None:
         pose = Pose(log_uniform(rng, 0.3, 1.0) * n * n, at, rng.normal(0, 0.3))
         mats = [st.material() for _ in range(4)]
         draw_object(st, design_object(rng, parts, NAMELESS), pose, mats)
+
+
+def tidy_labels(
+    labels: np.ndarray, parents: list[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """去掉太小、或几乎盖满整体的东西，再把标签排紧；返回 (labels, parents)。"""
+    count = np.bincount(labels.ravel(), minlength=len(parents)).tolist()
+    least = MIN_PIXELS_AT_256 * labels.size / 256**2
+    total = list(count)
+    for k in range(len(parents) - 1, 0, -1):
+        if parents[k]:
+            total[parents[k]] += total[k]
+    target = np.zeros(len(parents), np.uint8)
+    fresh = [0]
+    for k in range(1, len(parents)):
+        whole = parents[k]
+        # 部件盖住整体九成以上时两个掩码几乎一样，点击分不出，并回整体
+        keep = total[k] >= least and not (whole and total[k] > 0.9 * total[whole])
+        if keep and count[k]:
+            target[k] = len(fresh)
+            fresh.append(int(target[whole]))
+        else:
+            target[k] = target[whole]
+    return target[labels], np.array(fresh, np.uint8)

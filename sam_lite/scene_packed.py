@@ -124,7 +124,7 @@ def stones(
         between = np.sqrt((x - x0) ** 2 + (y - y0) ** 2)
         edge = np.where(between > 0, (far - near) / (2 * between + 1e-6), 9.0)
         total += np.exp(edge * (-1 / rounding))
-    return pack(ids, (gap / 2 + rounding * np.log(total)) * ground.scale)
+    return pack(ids, (gap / 2 + rounding * np.log(total + 1e-30)) * ground.scale)
 
 
 def sway(st: Studio, ground: Ground) -> Ground:

@@ -75,7 +75,7 @@ def trace(
     picture = Image.new("L", (w * FINE, h * FINE))
     pen = ImageDraw.Draw(picture)
     for line, width in zip(lines, widths, strict=True):
-        spots = ((line - low) * FINE).round(1)
+        spots = ((line - low) * FINE - 0.5).round(1)  # pillow 的 (0, 0) 是像素中心
         corners = [tuple(p) for p in spots.tolist()]
         if fill:
             pen.polygon(corners, 255)

@@ -29,12 +29,11 @@ from PIL import Image, ImageFilter
 from .errors import SamLiteError, problem
 from .scene_content import BASE, SceneContent
 from .scene_looks import Studio, paint_background
-from .scene_objects import draw_cropped, draw_group, draw_mixed
+from .scene_objects import draw_cropped, draw_group, draw_mixed, tidy_labels
 from .scene_packed import draw_packed, draw_tissue
 from .scene_random import log_uniform, pick
 from .scene_strokes import draw_letters, draw_slender
 
-MIN_PIXELS_AT_256 = 64  # 可见像素更少的物体会被丢掉；别的边长按面积折算
 CHUNK = 16  # 并行时一个任务画多少张
 
 
@@ -155,30 +154,6 @@ def take_photo(st: Studio, grey: bool) -> np.ndarray:
         picture.save(file, "JPEG", quality=int(rng.integers(35, 95)))
         picture = Image.open(file)
     return np.array(picture)
-
-
-def tidy_labels(
-    labels: np.ndarray, parents: list[int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """去掉太小、或几乎盖满整体的东西，再把标签排紧；返回 (labels, parents)。"""
-    count = np.bincount(labels.ravel(), minlength=len(parents)).tolist()
-    least = MIN_PIXELS_AT_256 * labels.size / 256**2
-    total = list(count)
-    for k in range(len(parents) - 1, 0, -1):
-        if parents[k]:
-            total[parents[k]] += total[k]
-    target = np.zeros(len(parents), np.uint8)
-    fresh = [0]
-    for k in range(1, len(parents)):
-        whole = parents[k]
-        # 部件盖住整体九成以上时两个掩码几乎一样，点击分不出，并回整体
-        keep = total[k] >= least and not (whole and total[k] > 0.9 * total[whole])
-        if keep and count[k]:
-            target[k] = len(fresh)
-            fresh.append(int(target[whole]))
-        else:
-            target[k] = target[whole]
-    return target[labels], np.array(fresh, np.uint8)
 
 
 def make_scenes(

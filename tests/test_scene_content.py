@@ -89,11 +89,6 @@ def studio(seed: int = 0, size: int = 128, content: SceneContent = BASE) -> Stud
     return Studio(rng, size, content, dice)
 
 
-def roughness(image: np.ndarray) -> float:
-    """左右两个像素平均差多少。"""
-    return float(np.abs(np.diff(image.astype(float).mean(-1))).mean())
-
-
 def saturation(image: np.ndarray) -> float:
     """最大与最小的通道差几成。"""
     high, low = image.max(-1).astype(float), image.min(-1).astype(float)
@@ -140,28 +135,28 @@ def test_names_are_split_into_old_and_new():
 
 @pytest.mark.parametrize("name", [*OLD, *NEW])
 def test_each_switch_changes_scenes_and_stays_deterministic(name):
-    content = only(**{name: 0.0 if name in OLD else 1.0})
+    content = only(**{name: 0.0 if name in OLD and name != "groups" else 1.0})
     changed = 0
     for seed in SEEDS:
         scene = make_scene(seed, 96, content=content)
         assert same(scene, make_scene(seed, 96, content=content))
         changed += not same(scene, make_scene(seed, 96))
-    assert changed >= (1 if name == "groups" else 6)
+    assert changed >= 6
+
+
+def flatness(content: SceneContent) -> float:
+    """左右两个像素完全一样的占几成。"""
+    steps = [np.diff(make_scene(s, 128, content=content).image, axis=1) for s in SEEDS]
+    return float(np.mean([(step == 0).all(-1).mean() for step in steps]))
 
 
 def test_flat_surfaces_without_textures_shading_camera_and_clutter():
-    """四样都关：颜色只在边上变，一张图里没有几种。"""
+    """四样都关：颜色只在边上变；开哪一样，哪一样就让它不平。"""
     bare = only(textures=0, shading=0, camera=0, clutter=0)
-    for seed in SEEDS:
-        image = make_scene(seed, 128, content=bare).image
-        flat = (np.diff(image.astype(int), axis=1) == 0).all(-1).mean()
-        assert flat > 0.8
-    for name in ("textures", "camera"):
-        less = [make_scene(s, content=only(**{name: 0})).image for s in range(20)]
-        usual = [make_scene(s).image for s in range(20)]
-        assert np.mean([*map(roughness, less)]) < 0.9 * np.mean(
-            [*map(roughness, usual)]
-        )
+    least = flatness(bare)
+    assert least > 0.85
+    for name in ("textures", "shading", "camera", "clutter"):
+        assert flatness(replace(bare, **{name: 1})) < least - 0.02, name
 
 
 def test_no_parts_no_groups_no_thin_shapes():
@@ -265,17 +260,17 @@ def test_pack_makes_numbers_compact():
 
 
 def test_bricks_have_straight_gaps():
-    """每块砖高 20 像素，缝宽 0.2：正中间在里面 8 像素，缝的中线在外面 2 像素。"""
+    """每块砖高 20 像素，缝宽 0.2：最里面的像素深 7.5，缝里的在外面 1.5。"""
     cells = bricks(studio(), flat_ground(), 0.2)
     middle, seam = cells.d[10], cells.d[20]
-    assert -8.1 < middle.min() < -7.8 and middle.max() > 0
-    assert seam.min() > 1.4
+    assert abs(middle.min() + 7.5) < 0.01 and middle.max() > 0
+    assert abs(seam.min() - 1.5) < 0.01
     assert (cells.d < 0).mean() > 0.6
 
 
 def test_stones_are_the_nearest_seeds():
     """不磨圆：距离场为负的像素都归最近的种子，一块石子的像素连成凸形。"""
-    cells = stones(studio(3), flat_ground(), 0.1, 0.001, 0.3)
+    cells = stones(studio(3), flat_ground(), 0.1, 0.01, 0.3)
     assert np.isfinite(cells.d).all()
     for k in range(int(cells.ids.max()) + 1):
         rows = [np.flatnonzero(row) for row in (cells.ids == k)]
@@ -299,7 +294,7 @@ def test_trace_covers_the_pixels_of_a_line():
     full = np.zeros((64, 64))
     full[ink.box] = ink.alpha
     assert abs(full.sum() - (80 + np.pi * 4)) < 8
-    assert (full[18:22, 11:29] > 0.9).all() and full[:17].sum() == 0
+    assert (full[18:22, 11:29] > 0.9).all() and full[:18].sum() < 1
     outside = trace(studio(size=64), [np.array([[-90.0, 5.0], [-80.0, 5.0]])], [4.0])
     assert outside is None
 
