@@ -271,7 +271,8 @@ def test_bricks_have_straight_gaps():
 def test_stones_are_the_nearest_seeds():
     """不磨圆：距离场为负的像素都归最近的种子，一块石子的像素连成凸形。"""
     cells = stones(studio(3), flat_ground(), 0.1, 0.01, 0.3)
-    assert np.isfinite(cells.d).all()
+    sharp = stones(studio(3), flat_ground(), 0.1, 0.001, 0.3)
+    assert np.isfinite(cells.d).all() and np.isfinite(sharp.d).all()
     for k in range(int(cells.ids.max()) + 1):
         rows = [np.flatnonzero(row) for row in (cells.ids == k)]
         assert all(len(r) == 0 or r[-1] - r[0] + 1 == len(r) for r in rows)
