@@ -238,7 +238,7 @@ def test_interrupt_inside_the_update_keeps_the_last_checkpoint(bank, tmp_path):
         next(run.sam.parameters()).data.add_(1)
         raise KeyboardInterrupt
 
-    run.optimizer.step = half_update
+    run.optimizers[0].step = half_update
     with pytest.raises(KeyboardInterrupt):
         run.run()
     assert (tmp_path / "state.pt").read_bytes() == good
