@@ -22,7 +22,7 @@ from .cli_train_options import (
     words,
 )
 from .config import TINY
-from .errors import SamLiteError
+from .errors import SamLiteError, problem
 from .extras import require
 from .fit_team import Team, join_team, start_others
 from .interrupts import Interrupts
@@ -32,7 +32,7 @@ from .trainer import Trainer
 from .training import init_for_training
 from .training_exam import Exam
 from .training_files import Checkpoints, folder_lock, make_folder
-from .weights import SHIPPED_FILES, check_image_size, load_as, save
+from .weights import SHIPPED_FILES, load_as, save
 
 SCENE_SIZE = 256  # 场景至少画这么大，和 sam-lite evaluate 的一样；训练时缩到输入边长
 DESCRIPTION = """\
@@ -137,12 +137,11 @@ def follow(args: argparse.Namespace) -> None:
 
 def starting_model(args: argparse.Namespace) -> Sam:
     """从零开始，或从一份权重开始；已放在要用的设备上。"""
-    shape = {"image_size": args.size, "patch_size": args.patch}
-    config = replace(TINY, **shape, window_size=args.window)
-    try:
-        check_image_size(args.size, config)
-    except SamLiteError as error:
-        raise SamLiteError(f"--size、--patch、--window 配不上：{error}") from error
+    size, patch, window = args.size, args.patch, args.window
+    if size % patch or size < patch * window:
+        wanted = f"--patch {patch} 的整数倍，至少 {window} 块（一个窗口，--window）"
+        raise problem("--size", str(size), wanted)
+    config = replace(TINY, image_size=size, patch_size=patch, window_size=window)
     torch.manual_seed(args.seed)
     if args.init is not None:
         sam = load_as(config, args.init)

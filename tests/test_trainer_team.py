@@ -109,5 +109,8 @@ def test_other_processes_are_stopped_when_something_fails(tmp_path, monkeypatch)
 
 def test_torchrun_and_processes_do_not_go_together(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(SamLiteError, match="processes.*WORLD_SIZE"), start_others(2, []):
+    with (
+        pytest.raises(SamLiteError, match="processes.*WORLD_SIZE"),
+        start_others(2, []),
+    ):
         pass

@@ -68,7 +68,10 @@ def test_resize_keeps_image_and_labels_together():
     labels[:, 16:48, 8:40] = 7
     images = (labels[:, None] * 20.0).expand(2, 3, 64, 64)
     small, small_labels = training_data.resize(images, labels, 48)
-    assert small.shape == (2, 3, 48, 48) and set(small_labels.unique().tolist()) == {0, 7}
+    assert small.shape == (2, 3, 48, 48) and set(small_labels.unique().tolist()) == {
+        0,
+        7,
+    }
     assert (small_labels[:, 12:36, 6:30] == 7).all()
     assert (small_labels == 7).sum() == 2 * 24 * 24
     assert ((small[:, 0] > 70) == (small_labels == 7)).all()

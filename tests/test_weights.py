@@ -256,7 +256,9 @@ def test_load_as_another_shape(tiny: Sam, tmp_path: Path) -> None:
     for name in set(before) - changed:
         assert torch.equal(before[name], state[name]), name
     grey = torch.full((1, 3, 320, 320), 0.7)
-    old = tiny.image_encoder.patch_embed(grey[..., : TINY.image_size, : TINY.image_size])
+    old = tiny.image_encoder.patch_embed(
+        grey[..., : TINY.image_size, : TINY.image_size]
+    )
     new = sam.image_encoder.patch_embed(grey)
     torch.testing.assert_close(new[0, 0, 0], old[0, 0, 0], rtol=1e-4, atol=1e-4)
     assert sam.image_encoder(grey).shape[2:] == (config.grid_size,) * 2
