@@ -50,11 +50,13 @@ def draw(runs: list[dict[str, Any]]) -> Figure:
     grid = {"left": 0.07, "right": 0.98, "top": 0.84, "bottom": 0.08, "hspace": 0.34}
     panels = figure.subplots(2, 2, sharex=True, gridspec_kw=grid)
     for i, (title, axes) in enumerate(zip(TITLES, panels.flat, strict=True), 1):
-        for run, color in zip(runs, COLORS, strict=False):
+        for n, run in enumerate(runs):
+            line = "o-" if n < len(COLORS) else "o--"  # 颜色不够时用虚线
             minutes = [point[0] for point in run["points"]]
             scores = [point[i] for point in run["points"]]
             name = f"{run['label']}（{run['shape']}）"
-            axes.plot(minutes, scores, "o-", color=color, lw=1.6, ms=3.5, label=name)
+            color = COLORS[n % len(COLORS)]
+            axes.plot(minutes, scores, line, color=color, lw=1.6, ms=3.5, label=name)
         axes.set_title(title, size=10.5, loc="left")
         axes.grid(color=LINE, lw=0.6)
         axes.tick_params(colors=MUTED, labelsize=8.5, labelbottom=True)

@@ -26,6 +26,7 @@ from sam_lite.fit_team import join_team
 from sam_lite.model import sam_from_config
 from sam_lite.scene_bank import SceneBank
 from sam_lite.trainer import Trainer
+from sam_lite.training_exam import Exam
 from sam_lite.training_files import Checkpoints
 
 if __name__ == "__main__":
@@ -45,7 +46,8 @@ if __name__ == "__main__":
                 run.curve.write = None
             assert run.resume() == (turn == 1) and run.step == 2 * turn
             asked = rank == str(team.world - 1) and turn == 0
-            run.run(stop=lambda: asked and run.step == 2)
+            exam = Exam(1e-9, 2, team)  # 每步都考
+            run.run(stop=lambda: asked and run.step == 2, exam=exam)
             assert run.step == 2 * turn + 2
             team.gather([])
     torch.save(sam.state_dict(), sys.argv[1] + os.environ.get("RANK", ""))
