@@ -68,7 +68,14 @@ def test_training_goes_on_as_if_there_were_no_exam(tmp_path):
         training.init_for_training(sam)
         run = Trainer(sam, bank, CONFIG, tmp_path / name)
         exam = Exam(1e-9, 1, Team()) if name == "with" else None
-        run.run(lambda record, run=run: run.log(record), exam=exam)
+        fused = [m for m in sam.modules() if hasattr(m, "fused")]
+
+        def note(record, run=run, fused=fused):
+            run.log(record)  # 考完又换回训练的样子
+            assert run.sam.training and not any(m.fused for m in fused)
+
+        run.run(note, exam=exam)
+        assert not sam.training and fused and all(m.fused for m in fused)
         states.append(sam.state_dict())
     for name, value in states[0].items():
         assert torch.equal(value, states[1][name]), name
