@@ -109,12 +109,21 @@ def join_team(device: torch.device) -> Iterator[Team]:
             dist.destroy_process_group()
 
 
+def free_address() -> dict[str, str]:
+    """这台机器上一个空着的端口，写成环境变量的样子。"""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    return {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+
+
 @contextmanager
 def start_others(world: int, command: Sequence[str]) -> Iterator[None]:
     """不用 ``torchrun``，自己再起 world - 1 个进程各跑一遍 command，好一起 join_team。
 
-    走完了等它们走完；半路出来就停掉它们，所以 command 在那些进程里不要写文件。CPU 的
-    线程几个进程平分。world 是 1 时什么也不做。
+    走完了等它们走完；半路出来就停掉它们，所以 command 在那些进程里不要写文件。终端的
+    Ctrl-C 不传给它们，由自己告诉它们停。CPU 的线程几个进程平分。world 是 1 时什么也
+    不做。
 
     错误：已经在 ``torchrun`` 里时抛 SamLiteError。
     """
@@ -124,21 +133,25 @@ def start_others(world: int, command: Sequence[str]) -> Iterator[None]:
     if "WORLD_SIZE" in os.environ:
         mend = "torchrun 已经起了几个进程；不用它，就去掉环境变量 WORLD_SIZE。"
         raise problem("processes", str(world), "1", mend)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = {
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(free.getsockname()[1]),
-        }
     threads = max(1, torch.get_num_threads() // world)
     torch.set_num_threads(threads)
-    shared = address | {"WORLD_SIZE": str(world), "OMP_NUM_THREADS": str(threads)}
+    shared = free_address() | {
+        "WORLD_SIZE": str(world),
+        "OMP_NUM_THREADS": str(threads),
+    }
     before, others = dict(os.environ), []
     try:
         for rank in range(world):
             own = shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
             if rank:
-                others.append(subprocess.Popen(command, env=before | own))
+                # 终端的 Ctrl-C 只给第一个进程，由它告诉别的：还在导入的听了会当场死掉
+                other = subprocess.Popen(
+                    command,
+                    env=before | own,
+                    start_new_session=True,
+                    creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+                )
+                others.append(other)
             else:
                 os.environ.update(own)
         yield

@@ -82,28 +82,33 @@ import os, sys, time
 names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "OMP_NUM_THREADS")
 with open(os.path.join(sys.argv[1], os.environ["RANK"]), "w") as file:
     file.write(" ".join(os.environ[name] for name in names))
+    file.write(" " + str(os.getpgrp() == int(sys.argv[3])))
 time.sleep(float(sys.argv[2]))
 """
 
 
 def test_other_processes_are_told_how_to_join(tmp_path, monkeypatch):
-    """第 1、2 个进程各跑一遍，等它们走完；自己是第 0 个，出来时环境恢复原样。"""
+    """第 1、2 个进程各跑一遍，等它们走完；自己是第 0 个，出来时环境恢复原样。
+
+    它们另成一组，终端的 Ctrl-C 不会发给它们。
+    """
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     before = dict(os.environ)
     threads = torch.get_num_threads()
-    with start_others(3, [sys.executable, "-c", NOTE, str(tmp_path), "0"]):
+    group = str(os.getpgrp())
+    with start_others(3, [sys.executable, "-c", NOTE, str(tmp_path), "0", group]):
         assert os.environ["RANK"] == "0" and os.environ["WORLD_SIZE"] == "3"
         assert not (tmp_path / "0").exists()
     assert dict(os.environ) == before
     torch.set_num_threads(threads)
     for rank in "12":
-        assert (tmp_path / rank).read_text() == f"{rank} {rank} 3 127.0.0.1 1"
+        assert (tmp_path / rank).read_text() == f"{rank} {rank} 3 127.0.0.1 1 False"
 
 
 def test_other_processes_are_stopped_when_something_fails(tmp_path, monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    command = [sys.executable, "-c", NOTE, str(tmp_path), "600"]
+    command = [sys.executable, "-c", NOTE, str(tmp_path), "600", "0"]
     with pytest.raises(KeyboardInterrupt), start_others(2, command):
         raise KeyboardInterrupt
     assert "WORLD_SIZE" not in os.environ  # 没有等上十分钟
