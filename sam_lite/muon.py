@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 ROUNDS = 5  # Newton–Schulz 迭代几次
-A, B, C = 3.4445, -4.7750, 2.0315  # 五次多项式的系数，照原文：奇异值很快到约 0.7–1.2 之间
+# 五次多项式的系数，照原文：奇异值很快到约 0.7–1.2 之间
+A, B, C = 3.4445, -4.7750, 2.0315
 
 
 def orthogonalize(matrix: torch.Tensor) -> torch.Tensor:
