@@ -29,7 +29,7 @@ def scene_batch(seeds=(0, 1)) -> tuple[training_data.Batch, list[Scene]]:
 
 
 def test_membership_equals_scene_masks():
-    """归属表乘标签图，就是场景自己给出的掩码（部件也算在整体里）。"""
+    """归属表乘标号图，就是场景自己给出的掩码（部件也算在整体里）。"""
     batch, scenes = scene_batch(range(8))
     assert any(scene.parents.any() for scene in scenes)
     for i, scene in enumerate(scenes):

@@ -17,7 +17,8 @@ CASES = {"全选": (40, 1000, 40), "全不选": (0, 0, 40), "选 40 对 30": (30
 
 
 def ex_15_1(answer) -> None:
-    """三个 dice 损失，逐个与典型的错法比。"""
+    """三个 dice 损失，逐个与典型的错法比；三位小数就够。"""
+    answer = answer.tolist() if hasattr(answer, "tolist") else answer
     expect(
         isinstance(answer, (tuple, list)) and len(answer) == 3,
         "要三个数：(全选, 全不选, 选 40 对 30)。",
@@ -34,9 +35,10 @@ def ex_15_1(answer) -> None:
             "那是背景的：交和答案都只数物体的像素。": dice(960, 1000, 960),
         }
         for hint, wrong in ways.items():
-            if abs(wrong - right) > 1e-3:
+            if abs(wrong - right) > 6e-4:
                 expect(abs(got - wrong) > 1e-4, f"{name}不对。{hint}")
-        expect(abs(got - right) < 1e-3, f"{name}不对：写出交、预测、答案各几个像素。")
+        hint = "写出交、预测、答案各几个像素；小数至少写三位。"
+        expect(abs(got - right) < 6e-4, f"{name}不对：{hint}")
 
 
 # ---- 练习 15.2 ------------------------------------------------------------------
@@ -154,7 +156,7 @@ def ex_15_4(answer) -> None:
         isinstance(answer, (tuple, list)) and len(answer) == 3,
         "要三个整数：(步数, 提示的组数, 编码的次数)。",
     )
-    steps, prompts, encodings = answer
+    steps, prompts, encodings = map(answered, answer)
     expect(steps != 18 * 12, "每遍除不尽的那一步也要走：300 / 16 进一。")
     expect(steps not in (225, 226), "是每遍除不尽就进一，不是 12 遍合起来再除。")
     expect(steps != 150 * 12, "8 块显卡同时算一步，一步是 16 张。")
