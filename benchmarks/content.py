@@ -42,7 +42,13 @@ HERE = Path(__file__).parent
 SEED_STEP = 1_000_000  # 换一个种子，场景也从别处画起
 # 从练过的权重接着学：学习率低些，不要开头那一段均衡的 BCE
 DEFAULTS = TrainConfig(
-    steps=400, prompts=6, lr=5e-4, warmup=20, balanced_steps=1, min_area=64
+    steps=400,
+    prompts=6,
+    lr=5e-4,
+    warmup=20,
+    schedule="flat",
+    balanced_steps=1,
+    min_area=64,
 )
 
 
@@ -187,6 +193,8 @@ def parse_settings(pairs: list[str]) -> TrainConfig:
             known[name] = bool(int(text)) if kind is bool else kind(text)
         except ValueError:
             raise problem("--set", pair, f"{name} 是 {kind.__name__}") from None
+    if known["schedule"] == "flat" and not known["decay"]:
+        known["decay"] = float(known["steps"])  # 从头就线性降到零
     return TrainConfig(**known)
 
 

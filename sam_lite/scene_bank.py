@@ -36,10 +36,10 @@ class SceneBank:
     参数：
         directory: 存放的目录，没有就新建；已有素材库时接着用，绝不改写它的大小。
         count: 至少要多少张场景；已有的更多时全都用上。
-        size: 边长，像素；first_seed: 第一张场景的种子。
-        content: 画什么，见 ``scene_content``。
+        size: 边长至少多少像素；已有的更大时照用。
+        first_seed: 第一张场景的种子；content: 画什么，见 ``scene_content``。
 
-    错误：目录里的素材库边长、种子或画的成分不同、张数不够、文件损坏、别的进程正在画、
+    错误：目录里的素材库种子或画的成分不同、边长或张数不够、文件损坏、别的进程正在画、
     写不了时抛 SamLiteError。
     """
 
@@ -61,19 +61,19 @@ class SceneBank:
                 self._create(card, wanted | {"content": asdict(content)})
         try:
             found = json.loads(card.read_text(encoding="utf-8"))
-            same = found["size"] == size and found["first_seed"] == first_seed
-            enough = found["count"] >= count
+            same = found["first_seed"] == first_seed
+            enough = found["count"] >= count and found["size"] >= size
             drawn = SceneContent(**found.get("content", {}))  # 从前的没有这一项
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise SamLiteError(f"{card} 已损坏。删掉整个目录再画一次。") from error
         if not same or not enough:
             raise SamLiteError(
                 f"{directory} 里的素材库是 {found['count']} 张、边长 {found['size']}、"
-                f"种子从 {found['first_seed']} 起；要的是 {count} 张、边长 {size}、"
+                f"种子从 {found['first_seed']} 起；要的是至少 {count} 张、边长 {size}、"
                 f"种子从 {first_seed} 起。换一个目录，或删掉它重画。"
             )
         check_content(self.directory, drawn, content)
-        self._open(found["count"], size)
+        self._open(found["count"], found["size"])
 
     def _create(self, card: Path, wanted: dict[str, Any]) -> None:
         """新建三个空文件，最后才有 bank.json：断在中间，下次重建。"""

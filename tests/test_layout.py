@@ -71,6 +71,9 @@ ROOMS = {
     "fit_samples": "training",
     "fit_team": "training",
     "lora": "training",
+    "muon": "training",
+    "training_exam": "training",
+    "training_setup": "training",
 }
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 MODULE_LINES, CLASS_LINES, FUNCTION_LINES = 220, 110, 35

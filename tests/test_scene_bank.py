@@ -38,10 +38,11 @@ def test_bank_goes_on_after_a_break(tmp_path):
 
 
 def test_bank_is_never_rewritten(tmp_path):
-    """已有的素材库：要得少就全用上；要得多、换边长、换种子都是错误，内容不动。"""
+    """已有的素材库：要得少、要得小就照用；要得多、大、换种子都是错误，内容不动。"""
     list(SceneBank(tmp_path, 3, 64).fill(workers=1))
     assert len(SceneBank(tmp_path, 2, 64)) == 3
-    for count, size, seed in ((4, 64, 0), (3, 32, 0), (3, 64, 7)):
+    assert SceneBank(tmp_path, 3, 32).images.shape == (3, 64, 64, 3)
+    for count, size, seed in ((4, 64, 0), (3, 96, 0), (3, 64, 7)):
         with pytest.raises(SamLiteError, match="换一个目录"):
             SceneBank(tmp_path, count, size, seed)
     assert len(SceneBank(tmp_path, 3, 64).ready()) == 3
