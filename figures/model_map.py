@@ -23,6 +23,7 @@ from style import (
     PURPLE,
     PURPLE_LIGHT,
     RED,
+    RED_LIGHT,
     arrow,
     box,
     label,
@@ -270,6 +271,30 @@ def backends_map() -> Figure:
     return figure
 
 
+def training_map() -> Figure:
+    """第 15 章：掩码与答案比出损失，梯度沿原路往回走。"""
+    figure = model_map(ALL, here=False)
+    axes = figure.axes[0]
+    figure.set_figheight(4.75)
+    axes.set_ylim(-0.4, 4.35)
+    box(axes, 11.75, 3.3, 1.0, 0.75, "答案", line=PURPLE, fill="#ffffff", size=9.5)
+    box(axes, 11.75, 2.0, 1.0, 0.75, "损失", line=RED, fill=RED_LIGHT, size=9.5)
+    arrow(axes, (12.25, 3.3), (12.25, 2.77), color=PURPLE, weight=1.8)
+    arrow(axes, (13.62, LOW + 0.47), (12.77, 2.2), color=PURPLE, weight=1.8)
+    back = {"color": RED, "weight": 2}
+    arrow(axes, (11.73, 2.2), (10.4, LOW + 0.5), **back)
+    arrow(axes, (9.7, LOW + 0.5), (8.75, LOW + 0.5), **back, bend=0.5)
+    arrow(axes, (8.12, LOW + 0.5), (8.12, TOP - 0.28), **back)
+    arrow(axes, (7.8, TOP + 0.1), (7.2, TOP + 0.1), **back, bend=-0.3)
+    arrow(axes, (5.35, TOP + 0.1), (4.55, TOP + 0.1), **back, bend=-0.3)
+    arrow(axes, (8.1, LOW - 0.55), (4.4, LOW - 0.55), **back, bend=-0.08)
+    text = "梯度往回走，\n每个参数挪一点"
+    label(axes, 9.55, 2.45, text, size=9.5, color=RED, align="left")
+    label(axes, 12.95, 2.85, "你在这里", color=RED, align="left")
+    arrow(axes, (13.2, 2.72), (12.78, 2.5), color=RED, weight=2)
+    return figure
+
+
 def main() -> None:
     """全部点亮的一张，和各章各一张。"""
     figures = {"model_map": model_map(ALL)}
@@ -280,6 +305,7 @@ def main() -> None:
     figures["model_map_12"] = auto_mask_map()
     figures["model_map_13"] = onnx_map()
     figures["model_map_14"] = backends_map()
+    figures["model_map_15"] = training_map()
     save_all(figures)
 
 

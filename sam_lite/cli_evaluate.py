@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """加上 evaluate 的全部选项。"""
     add = parser.add_argument
     add("--scenes", type=count, default=SCENES, metavar="N", help="多少个场景")
-    text = "改在自己的照片上打分：照片的文件夹，和标签图的文件夹或 COCO 的 .json"
+    text = "改在自己的照片上打分：照片的文件夹，和标号图的文件夹或 COCO 的 .json"
     places = ("PICTURES", "MASKS")
     add("--photos", nargs=2, type=Path, metavar=places, help=text)
     add("--seed", type=seed, default=0, metavar="N", help="第几套场景")

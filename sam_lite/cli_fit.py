@@ -18,7 +18,7 @@ DEFAULTS = FitConfig()
 DESCRIPTION = """\
 在自己的照片和掩码上微调，存下验证分数最高的一份权重。
 
-PICTURES 是照片的文件夹；MASKS 是标签图的文件夹（a.jpg 配 a.png：0 是背景，每个别的数
+PICTURES 是照片的文件夹；MASKS 是标号图的文件夹（a.jpg 配 a.png：0 是背景，每个别的数
 是一个物体），或 COCO 格式的 .json。自动留出四分之一的照片做验证。
 
 几个进程一起，前面加上：torchrun --nproc-per-node 2 --no-python
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = DESCRIPTION
     add = parser.add_argument
     add("pictures", metavar="PICTURES", type=Path, help="照片的文件夹")
-    add("masks", metavar="MASKS", type=Path, help="标签图的文件夹，或 COCO 的 .json")
+    add("masks", metavar="MASKS", type=Path, help="标号图的文件夹，或 COCO 的 .json")
     text = "写成这个 .safetensors 文件"
     add("--out", type=Path, required=True, metavar="FILE", help=text)
     text = "学哪一部分；decoder 最快，编码器只算一次"
@@ -72,7 +72,7 @@ def fit(args: argparse.Namespace) -> None:
 
 
 def open_dataset(pictures: Path, masks: Path) -> MaskDataset:
-    """标签图的文件夹，或 COCO 的 JSON。"""
+    """标号图的文件夹，或 COCO 的 JSON。"""
     if masks.suffix.lower() == ".json":
         return CocoDataset(masks, pictures)
     return LabelMapFolder(pictures, masks)

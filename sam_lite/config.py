@@ -64,12 +64,15 @@ class TrainConfig:
 
     steps: int = 20000
     minutes: float = 0.0
-    batch: int = 8  # 每步几张图
+    batch: int = 8  # 每步几张图，所有进程合计
     prompts: int = 8  # 每张图几组提示
     rounds: int = 3  # 一半的步只走第一轮；其余再纠正，总轮数在 2 到 rounds 里随机
     lr: float = 1e-3
     weight_decay: float = 0.05
     warmup: int = 200  # 学习率预热的步数：从接近零线性升上来
+    schedule: str = "cosine"  # 预热之后："cosine" 按余弦降到零；"flat" 一直不变
+    decay: float = 0.0  # flat 的末尾，用这么多分钟（按步训练时是步）线性降到零
+    optimizer: str = "adamw"  # 或 "muon"：隐藏层的矩阵用 Muon，其余仍是 AdamW
     balanced_steps: int = 500  # 前这么多步里，均衡的 BCE 渐渐让位给 focal
     min_area: int = 100  # 物体至少占多少像素才拿来训练
     area_power: float = 0.25  # 挑中物体的机会与面积的几次方成正比；0 是一视同仁

@@ -1,4 +1,4 @@
-"""自己的照片和掩码：一个文件夹的照片配标签图，或一份 COCO 的 JSON。
+"""自己的照片和掩码：一个文件夹的照片配标号图，或一份 COCO 的 JSON。
 
 两种数据集的样子相同，也是 ``training.fit`` 要的样子：``len(dataset)`` 是几张照片，
 ``dataset[i]`` 是照片 ``(H, W, 3)`` uint8 和掩码 ``(N, H, W)`` 布尔，N 可以是 0。自己写
@@ -22,7 +22,7 @@ from .checks import check_image, describe
 from .errors import SamLiteError, problem
 from .mask_rle import coco_decode_rle, rle_to_mask
 
-MOST_OBJECTS = 10_000  # 一张标签图里的编号更多，多半不是标签图
+MOST_OBJECTS = 10_000  # 一张标号图里的编号更多，多半不是标号图
 PIXELS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")  # 照片
 
 Sample = tuple[np.ndarray, np.ndarray]  # 照片 (H, W, 3)，掩码 (N, H, W)
@@ -46,7 +46,7 @@ def check_sample(sample: Any) -> Sample:
         raise problem("dataset", describe(sample), "(照片, 掩码) 两项")
     picture, masks = check_image(sample[0]), sample[1]
     if not isinstance(masks, np.ndarray) or masks.dtype != bool or masks.ndim != 3:
-        mend = "标签图这样变：labels[None] == np.unique(labels)[1:, None, None]。"
+        mend = "标号图这样变：labels[None] == np.unique(labels)[1:, None, None]。"
         raise problem("掩码", describe(masks), "布尔数组、形状 (N, 高, 宽)", mend)
     if masks.shape[1:] != picture.shape[:2]:
         raise sizes_differ("掩码的大小", masks.shape[1:], picture.shape[:2])
@@ -87,21 +87,21 @@ def split_dataset(
     return teach, judge
 
 
-# ---- 文件夹：照片和标签图 -------------------------------------------------------
+# ---- 文件夹：照片和标号图 -------------------------------------------------------
 
 
 class LabelMapFolder:
-    """一个文件夹的照片，另一个文件夹的标签图，按文件名配对。
+    """一个文件夹的照片，另一个文件夹的标号图，按文件名配对。
 
-    标签图是一个通道的 PNG、TIFF 或 BMP，8 或 16 位：0 是背景，每个别的数是一个物体，
+    标号图是一个通道的 PNG、TIFF 或 BMP，8 或 16 位：0 是背景，每个别的数是一个物体，
     不必连续；只有 0 和 255 的就是一个物体。``a.jpg`` 配 ``a.png`` 或 ``a.jpg.png``
-    （``sam-lite auto`` 写出来的名字）；没有照片的标签图不管。
+    （``sam-lite auto`` 写出来的名字）；没有照片的标号图不管。
 
     参数：
         pictures: 照片的文件夹，只看这一层。
-        label_maps: 标签图的文件夹。
+        label_maps: 标号图的文件夹。
 
-    错误：文件夹不在、没有照片、照片没有标签图、配得出两张时，抛 SamLiteError；取一张时
+    错误：文件夹不在、没有照片、照片没有标号图、配得出两张时，抛 SamLiteError；取一张时
     才发现的（读不了、不是一个通道、大小不同、编号不对）也是。
     """
 
@@ -122,8 +122,8 @@ class LabelMapFolder:
                 got = "、".join(path.name for path in found) or "一张也没有"
                 wanted = f"{label_maps} 里正好一张，名叫 {photo.name}.png"
                 wanted += "" if alike else f" 或 {photo.stem}.png"
-                mend = "没有物体的照片，给一张全 0 的标签图，或者拿走。"
-                raise problem(f"照片 {photo.name} 的标签图", got, wanted, mend)
+                mend = "没有物体的照片，给一张全 0 的标号图，或者拿走。"
+                raise problem(f"照片 {photo.name} 的标号图", got, wanted, mend)
             self.pairs.append((photo, found[0]))
 
     def __len__(self) -> int:
@@ -135,7 +135,7 @@ class LabelMapFolder:
         photo, label_map = self.pairs[index]
         picture, labels = viz.read_photo(photo), read_label_map(label_map)
         if labels.shape != picture.shape[:2]:
-            what = f"标签图 {label_map} 的大小"
+            what = f"标号图 {label_map} 的大小"
             raise sizes_differ(what, labels.shape, picture.shape[:2])
         ids = np.unique(labels)
         if ids[0] < 0 or len(ids) > MOST_OBJECTS:
@@ -163,7 +163,7 @@ def find_pictures(folder: Path) -> list[Path]:
 
 
 def read_label_map(path: Path) -> np.ndarray:
-    """读一张标签图，``(H, W)`` 整数；读不了、不是一个通道的整数时抛 SamLiteError。"""
+    """读一张标号图，``(H, W)`` 整数；读不了、不是一个通道的整数时抛 SamLiteError。"""
     try:
         with Image.open(path) as image:
             image.load()
@@ -171,9 +171,9 @@ def read_label_map(path: Path) -> np.ndarray:
                 return np.asarray(image).astype(np.int32)
             mode = image.mode
     except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
-        raise SamLiteError(f"标签图 {path} 读不了：{error}") from error
+        raise SamLiteError(f"标号图 {path} 读不了：{error}") from error
     mend = "每个像素存的是物体的编号，不是颜色。"
-    raise problem(f"标签图 {path}", f"模式 {mode}", "一个通道的 8 或 16 位整数", mend)
+    raise problem(f"标号图 {path}", f"模式 {mode}", "一个通道的 8 或 16 位整数", mend)
 
 
 # ---- COCO ----------------------------------------------------------------------

@@ -17,7 +17,7 @@ from .fit_samples import Picture, Samples
 from .fit_team import Team
 from .interrupts import Interrupts
 from .model import Sam
-from .training_data import step_generator
+from .training_data import draw_rounds, step_generator
 
 WARMUP = 10  # 学习率预热的步数
 
@@ -111,7 +111,8 @@ class FineTuning:
             with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
                 features = teach.features(pictures[slot], mirrored)
             g = step_generator(config.seed, number, device, stream=1)
-            loss, _ = self.loss(self.sam, features, targets, config, g)
+            rounds = draw_rounds(config.rounds, g)
+            loss, _ = self.loss(self.sam, features, targets, config, [g], rounds)
             (loss / len(pictures)).backward()
             total += loss.item() / len(pictures)
         sums = self.team.add_up(self.parameters, [total, *numbers])

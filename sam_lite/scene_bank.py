@@ -9,13 +9,16 @@ import math
 import os
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
+from dataclasses import asdict
 from io import FileIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from .atomic import atomic_file, reason, sweep, sync_folder
 from .errors import SamLiteError
+from .scene_content import BASE, SceneContent, differences
 from .scenes import make_scenes
 from .training_files import check_room, folder_lock, make_folder
 
@@ -28,43 +31,51 @@ class SceneBank:
 
     文件：``images.npy`` ``(N, S, S, 3)``、``labels.npy`` ``(N, S, S)``、``parents.npy``
     ``(N, 41)``，都是 uint8；``parents[i, 0]`` 为 1 表示第 i 张已经画好（背景没有上级，
-    这一格空着，正好拿来记）。``bank.json`` 记着场景数、边长和第一个种子。
+    这一格空着，正好拿来记）。``bank.json`` 记着场景数、边长、第一个种子和画什么。
 
     参数：
         directory: 存放的目录，没有就新建；已有素材库时接着用，绝不改写它的大小。
         count: 至少要多少张场景；已有的更多时全都用上。
-        size: 边长，像素；first_seed: 第一张场景的种子。
+        size: 边长至少多少像素；已有的更大时照用。
+        first_seed: 第一张场景的种子；content: 画什么，见 ``scene_content``。
 
-    错误：目录里的素材库边长或种子不同、张数不够、文件损坏、别的进程正在画、写不了时
-    抛 SamLiteError。
+    错误：目录里的素材库种子或画的成分不同、边长或张数不够、文件损坏、别的进程正在画、
+    写不了时抛 SamLiteError。
     """
 
     def __init__(
-        self, directory: str | Path, count: int, size: int, first_seed: int = 0
+        self,
+        directory: str | Path,
+        count: int,
+        size: int,
+        first_seed: int = 0,
+        content: SceneContent = BASE,
     ) -> None:
         self.directory = Path(directory)
-        self.first_seed = first_seed
+        self.first_seed, self.content = first_seed, content
         card = self.directory / "bank.json"
         if not card.exists():
             make_folder(self.directory)
             with folder_lock(self.directory, "画场景"):
                 wanted = {"count": count, "size": size, "first_seed": first_seed}
-                self._create(card, wanted)
+                self._create(card, wanted | {"content": asdict(content)})
         try:
             found = json.loads(card.read_text(encoding="utf-8"))
-            same = found["size"] == size and found["first_seed"] == first_seed
-            enough = found["count"] >= count
+            same = found["first_seed"] == first_seed
+            enough = found["count"] >= count and found["size"] >= size
+            drawn = SceneContent(**found.get("content", {}))  # 从前的没有这一项
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise SamLiteError(f"{card} 已损坏。删掉整个目录再画一次。") from error
         if not same or not enough:
             raise SamLiteError(
                 f"{directory} 里的素材库是 {found['count']} 张、边长 {found['size']}、"
-                f"种子从 {found['first_seed']} 起；要的是 {count} 张、边长 {size}、"
+                f"种子从 {found['first_seed']} 起；要的是至少 {count} 张、边长 {size}、"
                 f"种子从 {first_seed} 起。换一个目录，或删掉它重画。"
             )
-        self._open(found["count"], size)
+        check_content(self.directory, drawn, content)
+        self._open(found["count"], found["size"])
 
-    def _create(self, card: Path, wanted: dict[str, int]) -> None:
+    def _create(self, card: Path, wanted: dict[str, Any]) -> None:
         """新建三个空文件，最后才有 bank.json：断在中间，下次重建。"""
         if card.exists():  # 别的进程刚建好
             return
@@ -151,7 +162,8 @@ class SceneBank:
         """
         drawn: list[tuple[int, np.ndarray]] = []  # 写了、还没记“画好了”的
         seeds = [self.first_seed + int(i) for i in todo]
-        scenes = make_scenes(seeds, self.images.shape[1], workers)
+        size, content = self.images.shape[1], self.content
+        scenes = make_scenes(seeds, size, workers, content=content)
         with ExitStack() as stack:
             files = {
                 name: stack.enter_context(
@@ -181,6 +193,15 @@ class SceneBank:
             put(files["parents"], self.parents, i, row)
         drawn.clear()
         os.fsync(files["parents"].fileno())
+
+
+def check_content(directory: Path, drawn: SceneContent, asked: SceneContent) -> None:
+    """素材库里画的和要的成分不同时，抛 SamLiteError，说清是哪几样。"""
+    if drawn != asked:
+        raise SamLiteError(
+            f"{directory} 里的素材库画的成分不同：{differences(drawn, asked)}。"
+            "换一个目录，或删掉它重画。"
+        )
 
 
 def put(file: FileIO, array: np.memmap, i: int, values: np.ndarray) -> None:

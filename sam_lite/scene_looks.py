@@ -1,11 +1,14 @@
 """场景的样子：调色板、材质、光照、背景。"""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from .scene_content import SceneContent
 from .scene_random import clouds, log_uniform, pick
 
 # 花纹的种类和出现的概率
@@ -19,13 +22,16 @@ KINDS = {
     "speckle": 0.12,
 }
 
+# 自然界常见的色相：皮肤和木头、草叶、天空、砖红
+NATURAL_HUES = {0.08: 0.5, 0.2: 0.15, 0.6: 0.22, 0.0: 0.13}
+
 
 @dataclass(frozen=True)
 class Material:
     """一种表面：两种颜色、花纹、起伏与高光。"""
 
     colours: np.ndarray  # (2, 3)，值域 [0, 1]
-    kind: str  # 花纹的种类，KINDS 里的一个
+    kind: str  # 花纹的种类，KINDS 里的一个，或 grain
     period: float  # 花纹的周期，像素
     angle: float  # 花纹的方向，弧度
     sharp: float  # 两种颜色的过渡有多陡
@@ -38,10 +44,21 @@ class Material:
 
 
 class Studio:
-    """画一张图时共用的东西：随机数、画布、标签、光和调色板。"""
+    """画一张图时共用的东西：随机数、画布、标签、光和调色板。
 
-    def __init__(self, rng: np.random.Generator, size: int) -> None:
-        self.rng, self.size = rng, size
+    ``rng`` 是画笔的随机数，``dice`` 只定 content 里的成分画不画。
+    """
+
+    def __init__(
+        self,
+        rng: np.random.Generator,
+        size: int,
+        content: SceneContent,
+        dice: np.random.Generator,
+    ) -> None:
+        self.rng, self.size, self.content, self.dice = rng, size, content, dice
+        # 每样都掷一次，关掉一样，别样的结果不变
+        self.has = {k: bool(dice.random() < p) for k, p in asdict(content).items()}
         angle, tilt = rng.uniform(0, 2 * math.pi), rng.uniform(0.3, 1.3)
         flat = math.cos(tilt)
         self.light = flat * math.cos(angle), flat * math.sin(angle), math.sin(tilt)
@@ -55,10 +72,30 @@ class Studio:
         self.chroma = pick(rng, [0.1, 0.35, 0.8], p=[0.25, 0.45, 0.3])  # 饱和度
         self.hues = rng.uniform(0, 1, int(rng.integers(1, 6))).tolist()  # 偏好的色相
         self.contrast = pick(rng, [0.3, 0.6, 1.0], p=[0.2, 0.3, 0.5])  # 与背景的色差
+        if not self.has["palette"]:
+            self.chroma, self.contrast = 0.8, 1.0
+            self.hues = np.linspace(0, 1, 24).tolist()
+        if self.has["natural"]:
+            self.chroma = pick(dice, [0.06, 0.2, 0.35])
+            names, odds = list(NATURAL_HUES), list(NATURAL_HUES.values())
+            self.hues = [pick(dice, names, p=odds) for _ in self.hues]
         self.backdrop = np.full(3, 0.5, np.float32)  # 背景的主色
         self.canvas: np.ndarray = np.empty((size, size, 3), np.float32)  # 值域 [0, 1]
         self.labels = np.zeros((size, size), np.uint8)
         self.parents = [0]
+
+    def wants(self, name: str) -> bool:
+        """掷一次骰子：这一处画不画 ``content`` 里叫 name 的成分。"""
+        return bool(self.dice.random() < getattr(self.content, name))
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """在 with 里用另一串随机数来画：添上的东西不改变别的。"""
+        rng, self.rng = self.rng, self.dice
+        try:
+            yield
+        finally:
+            self.rng = rng
 
     def colour(self) -> np.ndarray:
         """按偏好的色相和饱和度随机一种颜色，形状 (3,)，RGB。"""
@@ -80,7 +117,7 @@ class Studio:
             first = self.backdrop + self.contrast * (first - self.backdrop)
         strength = pick(rng, [0.15, 0.4, 1.0], p=[0.4, 0.35, 0.25])
         second = first + strength * (self.colour() - first)
-        return Material(
+        mat = Material(
             colours=np.stack([first, second]).astype("f4"),
             kind=pick(rng, list(KINDS), p=list(KINDS.values())),
             period=log_uniform(rng, 0.016, 0.25) * self.size,
@@ -93,6 +130,9 @@ class Studio:
             gloss=pick(rng, [0.0, 1.0], p=[0.65, 0.35]) * rng.uniform(0.1, 0.8),
             rim=pick(rng, [0.0, 1.0], p=[0.6, 0.4]) * rng.uniform(0.1, 0.7),
         )
+        if not self.wants("textures"):
+            mat = replace(mat, kind="flat", mottle=0.0)
+        return replace(mat, kind="grain") if self.wants("grain") else mat
 
     def crop(self, h: int, w: int, smooth: bool = False) -> np.ndarray:
         """从某张噪声里随机裁一块，形状 (h, w)；smooth 时只用最平滑的那张。"""
@@ -119,6 +159,8 @@ def paint(st: Studio, mat: Material, x: np.ndarray, y: np.ndarray) -> np.ndarray
         t = 0.5 + (noise - 0.5) * (0.5 + mat.sharp)
     elif mat.kind == "speckle":
         t = st.fields[-1][:h, :w] * 2.5 + (noise - 1.5)
+    elif mat.kind == "grain":
+        t = 0.5 + (grain(st, mat, x, y, noise) - 0.5) * (0.5 + mat.sharp)
     elif mat.kind == "stripes":
         t = 0.5 + mat.sharp * np.sin(a)
     else:
@@ -134,8 +176,21 @@ def paint(st: Studio, mat: Material, x: np.ndarray, y: np.ndarray) -> np.ndarray
     return out
 
 
+def grain(
+    st: Studio, mat: Material, x: np.ndarray, y: np.ndarray, noise: np.ndarray
+) -> np.ndarray:
+    """顺着 ``mat.angle`` 的细纹，形状 (h, w)：最粗糙的噪声在一个方向上拉长。"""
+    c, s = math.cos(mat.angle), math.sin(mat.angle)
+    bend = mat.warp * (noise - 0.5) * 4
+    across = (c * x + s * y + bend).astype(np.int32) % st.size
+    along = ((c * y - s * x) / (2 + mat.period / 4)).astype(np.int32) % st.size
+    return st.fields[-1][along, across]
+
+
 def shade(st: Studio, mat: Material, d: np.ndarray, out: np.ndarray) -> None:
     """按距离场 d (h, w) 鼓起一层表面，就地给 out (h, w, 3) 加明暗和高光。"""
+    if not st.has["shading"]:
+        return
     depth = max(2.0, -float(d.min()))
     inside = np.clip(d * (-1 / depth), 0, 1)
     if mat.rim:
@@ -166,6 +221,8 @@ def paint_background(st: Studio) -> None:
     st.backdrop = mat.colours.mean(0)
     st.canvas = paint(st, mat, x, y)
     kind = pick(rng, ["plain", "horizon", "clutter"], p=[0.45, 0.2, 0.35])
+    if not st.has["clutter"]:
+        return
     if kind == "horizon":
         line = rng.uniform(0.3, 0.8) * n + rng.normal(0, 0.2) * (x - n / 2)
         line = line + pick(rng, [0, 0.3]) * n * (st.fields[0][:1] - 0.5)

@@ -9,9 +9,19 @@ import numpy as np
 
 from .scene_looks import Material, Studio, paint, shade
 from .scene_random import log_uniform, pick
-from .scene_shapes import DECOR, Design, Piece, design_object, radius_table, union
+from .scene_shapes import (
+    DECOR,
+    NAMELESS,
+    STOUT,
+    Design,
+    Piece,
+    design_object,
+    radius_table,
+    union,
+)
 
 MAX_OBJECTS = 40
+MIN_PIXELS_AT_256 = 64  # 可见像素更少的物体会被丢掉；别的边长按面积折算
 
 
 class Pose(NamedTuple):
@@ -55,6 +65,8 @@ def place(st: Studio, outline: list[Piece], pose: Pose) -> Patch:
 
 def cast_shadow(st: Studio, patch: Patch, d: np.ndarray) -> None:
     """按距离场 d (h, w) 投下一片模糊的影子，偏移方向与光相反。"""
+    if not st.has["shading"]:
+        return
     blur = log_uniform(st.rng, 0.008, 0.06) * st.size
     far = st.rng.uniform(0, 0.05) * st.size
     dark = np.clip(0.5 - d / (2 * blur), 0, 1) * st.rng.uniform(0.2, 0.8)
@@ -157,6 +169,7 @@ def draw_mixed(
         areas[0] = log_uniform(rng, max(area[0], 0.35 * area[1]), area[1])
     if rng.uniform() < 0.7:  # 大的多半在后面，否则小的全被盖住
         areas.sort(reverse=True)
+    kinds = NAMELESS if st.has["thin"] else STOUT
     shared = [st.material() for _ in range(5)]  # 部件的表面在一张图里重复出现
     for size in areas:
         if len(st.parents) > MAX_OBJECTS:
@@ -167,4 +180,41 @@ def draw_mixed(
         angle = rng.normal(0, 0.15) if upright else rng.uniform(0, 2 * math.pi)
         mats = [st.material(), *(pick(rng, shared) for _ in range(3))]
         pose = Pose(size * n * n, (x, y), angle)
-        draw_object(st, design_object(rng, parts), pose, mats)
+        draw_object(st, design_object(rng, parts, kinds), pose, mats)
+
+
+def draw_cropped(st: Studio, parts: float) -> None:
+    """画一两个大物，中心在画面的边上或外面一点：人只露半身，桌子只见一角。"""
+    rng, n = st.rng, st.size
+    for _ in range(int(rng.integers(1, 3))):
+        turn, far = rng.uniform(0, 2 * math.pi), rng.uniform(0.7, 1.15)
+        along = math.cos(turn), math.sin(turn)
+        reach = far * n / 2 / max(abs(along[0]), abs(along[1]))  # 1 正好在边上
+        at = n / 2 + along[0] * reach, n / 2 + along[1] * reach
+        pose = Pose(log_uniform(rng, 0.3, 1.0) * n * n, at, rng.normal(0, 0.3))
+        mats = [st.material() for _ in range(4)]
+        draw_object(st, design_object(rng, parts, NAMELESS), pose, mats)
+
+
+def tidy_labels(
+    labels: np.ndarray, parents: list[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """去掉太小、或几乎盖满整体的东西，再把标签排紧；返回 (labels, parents)。"""
+    count = np.bincount(labels.ravel(), minlength=len(parents)).tolist()
+    least = MIN_PIXELS_AT_256 * labels.size / 256**2
+    total = list(count)
+    for k in range(len(parents) - 1, 0, -1):
+        if parents[k]:
+            total[parents[k]] += total[k]
+    target = np.zeros(len(parents), np.uint8)
+    fresh = [0]
+    for k in range(1, len(parents)):
+        whole = parents[k]
+        # 部件盖住整体九成以上时两个掩码几乎一样，点击分不出，并回整体
+        keep = total[k] >= least and not (whole and total[k] > 0.9 * total[whole])
+        if keep and count[k]:
+            target[k] = len(fresh)
+            fresh.append(int(target[whole]))
+        else:
+            target[k] = target[whole]
+    return target[labels], np.array(fresh, np.uint8)

@@ -145,11 +145,14 @@ NAMELESS = {
     "stroke": 0.09,
     "union": 0.09,
 }
+STOUT = {k: p for k, p in NAMELESS.items() if k not in ("capsule", "ring", "stroke")}
 
 
-def nameless_shape(rng: np.random.Generator, part: int) -> list[Piece]:
-    """随机一个无名的形状，充满 [-1, 1]；粗线条由几段胶囊接成。"""
-    kind = pick(rng, list(NAMELESS), p=list(NAMELESS.values()))
+def nameless_shape(
+    rng: np.random.Generator, part: int, kinds: dict[str, float]
+) -> list[Piece]:
+    """从 kinds 里随机一个无名的形状，充满 [-1, 1]；粗线条由几段胶囊接成。"""
+    kind = pick(rng, list(kinds), p=list(kinds.values()))
     if kind == "ring":
         w = rng.uniform(0.1, 0.25)
         return [Piece("ring", 0, 0, 1 - w, w, 0, part)]
@@ -189,11 +192,13 @@ def from_template(rng: np.random.Generator, parts: float) -> Design:
     return Design(pieces, outline)
 
 
-def design_object(rng: np.random.Generator, parts: float) -> Design:
-    """设计一个物体：模板，或无名的形状；无名形状带 0 到 3 个部件。"""
+def design_object(
+    rng: np.random.Generator, parts: float, kinds: dict[str, float]
+) -> Design:
+    """设计一个物体：模板，或 kinds 里无名的形状；无名形状带 0 到 3 个部件。"""
     if rng.uniform() < 0.4:
         return from_template(rng, parts)
-    pieces = nameless_shape(rng, 0)
+    pieces = nameless_shape(rng, 0, kinds)
     outline = pieces[:]
     if rng.uniform() > parts:
         return Design(pieces, outline)
@@ -208,7 +213,7 @@ def design_object(rng: np.random.Generator, parts: float) -> Design:
             angle = rng.uniform(0, 180)
             pieces.append(Piece("box", x, y, 3, 0.4 * scale, angle, part))
             continue
-        for kind, px, py, a, b, angle, _ in nameless_shape(rng, part):
+        for kind, px, py, a, b, angle, _ in nameless_shape(rng, part, kinds):
             b = b if kind == "radial" else b * scale
             at = (x + px * scale, y + py * scale)
             pieces.append(Piece(kind, *at, a * scale, b, angle, part))

@@ -3,9 +3,10 @@
 训练一个小的 SAM 需要大量“图 + 掩码”，而真实标注很贵。这个模块从一个随机种子画出背景、
 物体、部件、光照、遮挡和相机噪声；掩码在作画时就已知，所以没有标注误差。
 
-入口是 ``make_scene`` 和 ``make_scenes``。画的过程分在几个文件里：``scene_shapes`` 定
-形状，``scene_looks`` 定颜色、材质和背景，``scene_objects`` 把物体摆进画面、写标签，这里
-最后加上相机的效果。只依赖 numpy 和 pillow。
+入口是 ``make_scene`` 和 ``make_scenes``。画的过程分在几个文件里：``scene_content`` 列出
+画什么，``scene_shapes`` 定形状，``scene_looks`` 定颜色、材质和背景，``scene_objects``
+把物体摆进画面、写标签，``scene_packed`` 画铺满画面的东西，``scene_strokes`` 画线条，这
+里最后加上相机的效果。只依赖 numpy 和 pillow。
 """
 
 import contextlib
@@ -18,7 +19,7 @@ import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import resource_tracker
 from typing import Any
 
@@ -26,11 +27,13 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from .errors import SamLiteError, problem
+from .scene_content import BASE, SceneContent
 from .scene_looks import Studio, paint_background
-from .scene_objects import draw_group, draw_mixed
+from .scene_objects import draw_cropped, draw_group, draw_mixed, tidy_labels
+from .scene_packed import draw_packed, draw_tissue
 from .scene_random import log_uniform, pick
+from .scene_strokes import draw_letters, draw_slender
 
-MIN_PIXELS_AT_256 = 64  # 可见像素更少的物体会被丢掉；别的边长按面积折算
 CHUNK = 16  # 并行时一个任务画多少张
 
 
@@ -77,24 +80,40 @@ def make_scene(
     size: int = 256,
     objects: tuple[int, int] = (2, 7),
     area: tuple[float, float] = (0.007, 0.45),
-    parts: float = 0.5,
-    groups: float = 0.12,
+    parts: float | None = None,
+    groups: float | None = None,
+    content: SceneContent = BASE,
 ) -> Scene:
     """从种子画出一张场景；同样的参数总给出逐字节相同的结果。
 
     ``size`` 是边长（像素，至少 32）；``objects`` 是独立物体个数的范围（1 到 20）；
-    ``area`` 是单个物体占画面比例的范围，按对数均匀抽取；``parts`` 是物体带部件的概率；
-    ``groups`` 是整张图换成一群相似圆物的概率。参数不合要求时抛出 SamLiteError。
+    ``area`` 是单个物体占画面比例的范围，按对数均匀抽取；``content`` 是画什么；``parts``
+    是物体带部件的概率，``groups`` 是整张图换成一群相似圆物的概率，不给就照 content。
+    参数不合要求时抛出 SamLiteError。
     """
-    _check_options(seed, size, objects, area, parts, groups)
-    rng = np.random.default_rng([int(seed), 256])
-    st = Studio(rng, int(size))
+    _check_options(seed, size, objects, area, content)
+    given = {"parts": parts, "groups": groups}
+    content = replace(content, **{k: v for k, v in given.items() if v is not None})
+    rng, dice = (np.random.default_rng([int(seed), stream]) for stream in (256, 257))
+    st = Studio(rng, int(size), content, dice)
     paint_background(st)
-    many = rng.uniform() < groups
-    if many:
-        draw_group(st, parts)
+    many = rng.uniform() < content.groups
+    if st.has["packed"]:
+        draw_packed(st, content.parts)
+    elif st.has["tissue"]:
+        draw_tissue(st)
+    elif many:
+        draw_group(st, content.parts)
     else:
-        draw_mixed(st, objects, area, parts)
+        with st.aside():
+            if st.has["cropped"]:
+                draw_cropped(st, content.parts)
+        draw_mixed(st, objects, area, content.parts)
+    with st.aside():
+        if st.has["slender"]:
+            draw_slender(st)
+        if st.has["letters"]:
+            draw_letters(st)
     image = take_photo(st, grey=rng.uniform() < (0.4 if many else 0.12))
     labels, parents = tidy_labels(st.labels, st.parents)
     return Scene(image, labels, parents)
@@ -105,16 +124,18 @@ def take_photo(st: Studio, grey: bool) -> np.ndarray:
     rng, n, out = st.rng, st.size, st.canvas
     g = np.linspace(-1, 1, n, dtype=np.float32)
     x, y = g[None], g[:, None]
-    if rng.uniform() < 0.5:
+    if rng.uniform() < 0.5 and st.has["camera"]:
         tilt = rng.normal(0, 0.15, 2).tolist()
         fall = 1 + tilt[0] * x + tilt[1] * y - rng.uniform(0, 0.3) * (x * x + y * y)
         out = out * fall[..., None]
     # 像相机那样自动曝光：平均亮度落在一个合理的范围里
     gain = min(4.0, max(0.4, rng.uniform(0.22, 0.6) / (float(out.mean()) + 0.01)))
-    cast = (gain * (1 + rng.normal(0, 0.06, 3))).astype("f4")
+    cast = (gain * (1 + st.has["camera"] * rng.normal(0, 0.06, 3))).astype("f4")
     out = np.clip(out * (255 * cast) + rng.uniform(-8, 16), 0, 255)
     if grey:
         out = np.repeat(out.mean(-1, keepdims=True), 3, -1)
+    if not st.has["camera"]:
+        return out.astype(np.uint8)
     picture = Image.fromarray(out.astype(np.uint8))
     if rng.uniform() < 0.5:
         gamma = log_uniform(rng, 0.65, 1.5)
@@ -133,30 +154,6 @@ def take_photo(st: Studio, grey: bool) -> np.ndarray:
         picture.save(file, "JPEG", quality=int(rng.integers(35, 95)))
         picture = Image.open(file)
     return np.array(picture)
-
-
-def tidy_labels(
-    labels: np.ndarray, parents: list[int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """去掉太小、或几乎盖满整体的东西，再把标签排紧；返回 (labels, parents)。"""
-    count = np.bincount(labels.ravel(), minlength=len(parents)).tolist()
-    least = MIN_PIXELS_AT_256 * labels.size / 256**2
-    total = list(count)
-    for k in range(len(parents) - 1, 0, -1):
-        if parents[k]:
-            total[parents[k]] += total[k]
-    target = np.zeros(len(parents), np.uint8)
-    fresh = [0]
-    for k in range(1, len(parents)):
-        whole = parents[k]
-        # 部件盖住整体九成以上时两个掩码几乎一样，点击分不出，并回整体
-        keep = total[k] >= least and not (whole and total[k] > 0.9 * total[whole])
-        if keep and count[k]:
-            target[k] = len(fresh)
-            fresh.append(int(target[whole]))
-        else:
-            target[k] = target[whole]
-    return target[labels], np.array(fresh, np.uint8)
 
 
 def make_scenes(
@@ -264,15 +261,14 @@ def _interrupts_held() -> Iterator[None]:
 
 
 def _check_options(
-    seed: int, size: int, objects: tuple, area: tuple, parts: float, groups: float
+    seed: int, size: int, objects: tuple, area: tuple, content: SceneContent
 ) -> None:
     _check_int("seed", seed, 0)
     _check_int("size", size, 32)
     _check_pair("objects", objects, 1, 20, numbers.Integral)
     _check_pair("area", area, 0.001, 0.8, numbers.Real)
-    for name, rate in (("parts", parts), ("groups", groups)):
-        if not isinstance(rate, numbers.Real) or not 0 <= rate <= 1:
-            raise problem(name, repr(rate), "概率，在 0 到 1 之间")
+    if not isinstance(content, SceneContent):
+        raise problem("content", repr(content), "SceneContent，例如 BASE、RICH")
 
 
 def _check_int(name: str, value: Any, low: int, high: float = math.inf) -> None:

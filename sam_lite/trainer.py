@@ -4,7 +4,6 @@
 东西：更新到一半的模型绝不写进检查点；存不下就接着训练，下次再存。
 """
 
-import math
 import time
 import warnings
 from collections.abc import Callable
@@ -17,36 +16,32 @@ from torch import nn
 from .attention import set_fused
 from .config import TrainConfig
 from .errors import SamLiteError
+from .fit_team import Team
 from .model import Sam
 from .scene_bank import SceneBank
 from .training import sam_loss
-from .training_data import choose_targets, load_batch, step_generator
+from .training_data import draw_batch
+from .training_exam import Exam
 from .training_files import Checkpoints, Curve, make_folder
+from .training_setup import (
+    check_config,
+    check_settings,
+    learning_rate,
+    make_optimizers,
+    restore,
+    set_rate,
+)
 
 LOG_EVERY = 50  # 每多少步记一行曲线
-CHANGEABLE = {"steps", "minutes", "bfloat16"}  # 续跑时可以改的设置
 
 
-def learning_rate(config: TrainConfig, step: int, done: float) -> float:
-    """线性预热（warmup），同时按余弦降到零；done 是进度，0 到 1。"""
-    warm = min(1.0, (step + 1) / config.warmup)
-    return config.lr * warm * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+def set_learning(sam: Sam, learning: bool) -> None:
+    """换成训练的样子，或打分、导出的样子。
 
-
-def check_settings(saved: dict[str, object], config: TrainConfig) -> None:
-    """续跑要用原来的设置，不然就不是同一次训练了。"""
-    changed = [
-        f"{key} 原来是 {saved.get(key)}，现在是 {value}"
-        for key, value in asdict(config).items()
-        if key not in CHANGEABLE and saved.get(key) != value
-    ]
-    if changed:
-        raise SamLiteError(
-            "续跑的设置和检查点里的不同："
-            + "；".join(changed)
-            + "。改回原来的设置，或换一个 --out 重新训练；训练完导出的 "
-            ".safetensors 可以交给 --init 接着学。"
-        )
+    CPU 的融合注意力在头很窄时反向极慢（占掉一步的四成），训练时走易读写法。
+    """
+    sam.train(learning)
+    set_fused(sam, not learning or sam.device.type == "cuda")
 
 
 class Trainer:
@@ -54,11 +49,12 @@ class Trainer:
 
     参数：
         sam: 要训练的模型，已放在目标设备上。
-        bank: 素材库。
+        bank: 素材库；图可以比模型的输入大，取出来再缩小。
         config: 设置。
         out: 输出目录，里面有检查点 ``state.pt``、上一个检查点 ``state.prev.pt`` 和
             ``log.jsonl``（曲线）。
         warn: 收警告的函数：检查点坏了用上一个、磁盘满了没存成。
+        team: 一起训练的几个进程；只有第一个写文件。
     """
 
     def __init__(
@@ -68,25 +64,18 @@ class Trainer:
         config: TrainConfig,
         out: str | Path,
         warn: Callable[[str], object] = warnings.warn,
+        team: Team = Team(),  # noqa: B008 只有自己一个
     ) -> None:
+        check_config(config, sam, team)
         self.sam, self.bank, self.config, self.warn = sam, bank, config, warn
-        self.out = Path(out)
+        self.out, self.team = Path(out), team
         make_folder(self.out)
         self.files = Checkpoints(self.out)
         self.curve = Curve(self.out / "log.jsonl", warn)
         self.step, self.elapsed = 0, 0.0
-        self.failing = False  # 上一次没存成
-        self.saved_step = 0  # 磁盘上的检查点停在第几步
+        self.failing, self.saved_step = False, 0  # 上次没存成、检查点停在第几步
         self.consistent = True  # 参数更新到一半时为假，这时不存检查点
-        # CPU 的融合注意力在头很窄时反向极慢（占掉一步的四成），训练时走易读写法
-        set_fused(sam, sam.device.type == "cuda")
-        decay = [p for p in sam.parameters() if p.ndim > 1]
-        rest = [p for p in sam.parameters() if p.ndim <= 1]
-        groups = [
-            {"params": decay, "weight_decay": config.weight_decay},
-            {"params": rest, "weight_decay": 0.0},
-        ]
-        self.optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98))
+        self.optimizers = make_optimizers(sam, config)
 
     @property
     def done(self) -> float:
@@ -99,11 +88,12 @@ class Trainer:
         state = {
             "config": asdict(self.config),
             "model": self.sam.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": [each.state_dict() for each in self.optimizers],
             "step": self.step,
             "elapsed": self.elapsed,
         }
-        self.files.save(state)
+        if self.team.rank == 0:
+            self.files.save(state)
         self.saved_step = self.step
 
     def resume(self) -> bool:
@@ -115,65 +105,72 @@ class Trainer:
         除外），抛 SamLiteError，文件都不动。
         """
         if self.files.count() == 0:
-            self.curve.read(0)
+            self.trim_curve()
             return False
         state, complaint = self.files.load()
         check_settings(state["config"], self.config)
-        try:
-            self.sam.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise SamLiteError(
-                f"{self.out} 里的检查点属于另一种尺寸的模型。换一个 --out 从头训练。"
-            ) from error
+        restore(state, self.sam, self.optimizers, self.out)
         self.step, self.elapsed = state["step"], state["elapsed"]
         self.saved_step = self.step
-        logged = self.curve.read(self.step)  # 检查点之后的要重走，记录也重来
+        logged = self.trim_curve()
         if complaint:
             self.warn(f"{complaint}，之后的要重走；曲线原来记到第 {logged} 步。")
         return True
 
     def train_step(self) -> dict[str, float]:
-        """走一步，返回记录。梯度是无穷大或 NaN 时不更新参数，抛 SamLiteError。"""
-        config, device = self.config, self.sam.device
-        g = step_generator(config.seed, self.step, device)
+        """走一步，返回记录。梯度是无穷大或 NaN 时不更新参数，抛 SamLiteError。
+
+        几个进程时每个只算自己那几张图，梯度加起来；记录里损失是全部的，别的是自己的。
+        """
+        config, slots = self.config, self.team.mine(self.config.batch)
         rate = learning_rate(config, self.step, self.done)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        batch = load_batch(self.bank, self.sam, config, g)
-        grid = self.sam.prompt_encoder.mask_input_size[0]
-        targets = choose_targets(batch, grid, config, g)
-        loss, record = sam_loss(self.sam, batch, targets, config, self.step)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.sam.parameters(), 1.0)
+        set_learning(self.sam, True)
+        set_rate(self.optimizers, rate)
+        self.sam.zero_grad(set_to_none=True)
+        batch, targets = draw_batch(self.bank, self.sam, config, self.step, slots)
+        loss, record = sam_loss(self.sam, batch, targets, config, self.step, slots)
+        share = len(slots) / config.batch
+        (loss * share).backward()
+        parameters = list(self.sam.parameters())
+        record["loss"] = self.team.add_up(parameters, [record["loss"] * share])[0]
+        norm = nn.utils.clip_grad_norm_(parameters, 1.0)
         if not torch.isfinite(norm):
             raise SamLiteError(
                 f"第 {self.step} 步的梯度是 {norm.item()}，没有更新参数。"
                 "换一个 --out，把学习率调低（--lr），重新训练。"
             )
         self.consistent = False
-        self.optimizer.step()
+        for each in self.optimizers:
+            each.step()
         self.step += 1
         self.consistent = True
-        record["lr"] = rate
-        return record
+        return record | {"lr": rate}
+
+    def going_on(self, stop: Callable[[], bool]) -> bool:
+        """还要不要走：用第一个进程的表；一个进程叫停，就都停在这里。"""
+        found = self.team.gather([(self.elapsed, bool(stop()))])
+        self.elapsed = found[0][0]
+        return self.done < 1 and not any(asked for _, asked in found)
 
     def run(
         self,
         on_step: Callable[[dict[str, float]], None] | None = None,
         save_every: float = 60.0,
         stop: Callable[[], bool] = lambda: False,
+        exam: Exam | None = None,
     ) -> None:
         """一直训练到 done 为 1，或 stop() 为真；每 save_every 秒存一次。
 
-        中途存不成只警告，下次再存；最后存不成抛 SamLiteError。Ctrl-C 也会存。
+        exam 是途中的小考，分数记在 ``log.jsonl`` 里，走完也考一次。中途存不成只警告，
+        下次再存；最后存不成抛 SamLiteError。Ctrl-C 也会存。
         """
         self.check_room()
-        self.sam.train()
         last = saved = time.monotonic()
         try:
-            while self.done < 1 and not stop():
+            while self.going_on(stop):
+                if exam and exam.due(self.elapsed):
+                    self.take(exam)
+                    last = time.monotonic()
                 record = self.train_step()
                 now = time.monotonic()
                 self.elapsed, last = self.elapsed + now - last, now
@@ -184,13 +181,20 @@ class Trainer:
                 if now - saved > save_every and self.done < 1:
                     self.save_or_warn()
                     saved = time.monotonic()
+            if exam and self.done >= 1:
+                self.take(exam)
         finally:
-            set_fused(self.sam.eval(), True)
+            set_learning(self.sam, False)
             self.finish()
+
+    def take(self, exam: Exam) -> None:
+        """考一次，分数记进曲线。"""
+        set_learning(self.sam, False)
+        self.log(exam.score(self.sam))
 
     def check_room(self, scenes: int = 0) -> None:
         """还要训练、磁盘却装不下检查点和 ``scenes`` 字节的场景，就抛 SamLiteError。"""
-        if self.done < 1:
+        if self.done < 1 and self.team.rank == 0:
             weights = sum(p.numel() * p.element_size() for p in self.sam.parameters())
             self.files.check_room(weights, scenes)
 
@@ -220,6 +224,11 @@ class Trainer:
         self.failing = False
 
     def log(self, record: dict[str, float]) -> None:
-        """往 log.jsonl 添一行。"""
+        """往 log.jsonl 添一行；与末一行是同一步的，并成一行。"""
         line = {"step": self.step, "minutes": round(self.elapsed / 60, 2)}
-        self.curve.add(line | {k: round(v, 5) for k, v in record.items()})
+        if self.team.rank == 0:
+            self.curve.add(line | {k: round(v, 5) for k, v in record.items()})
+
+    def trim_curve(self) -> int:
+        """检查点之后的要重走，记录也重来；返回原来记到第几步。"""
+        return self.curve.read(self.step) if self.team.rank == 0 else 0

@@ -9,8 +9,8 @@ algorithm”：每个物体先给一个正点或一个带噪声的框，再在�
 的平均损失也占百分之五；只有一个框时，第 0 张掩码也跟着学；开头用均衡的 BCE 代替 focal。
 """
 
-import math
 import os
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -29,7 +29,8 @@ from .model import Sam
 from .training_data import (
     Batch,
     Targets,
-    corrective_points,
+    corrective_batch,
+    draw_rounds,
     step_generator,
 )
 from .two_way import Attention
@@ -104,14 +105,24 @@ def round_loss(
 
 
 def sam_loss(
-    sam: Sam, batch: Batch, targets: Targets, config: TrainConfig, step: int
+    sam: Sam,
+    batch: Batch,
+    targets: Targets,
+    config: TrainConfig,
+    step: int,
+    slots: Iterable[int],
 ) -> tuple[torch.Tensor, dict[str, float]]:
-    """一步的总损失：图像编码一次，提示若干轮。另返回记录用的数字。"""
-    g = step_generator(config.seed, step, sam.device, stream=1)
+    """一步里次序是 slots 的几张图的损失：图像编码一次，提示若干轮。另返回记录。
+
+    轮数各进程相同，否则先走完的要干等；在哪里补点由每张图自己的随机数决定。
+    """
+    seed, first, device = config.seed, step * config.batch, sam.device
+    rounds = draw_rounds(config.rounds, step_generator(seed, step, device, stream=1))
+    own = [step_generator(seed, first + slot, device, stream=1) for slot in slots]
     balanced = max(0.0, 1 - step / config.balanced_steps)
     with mixed_precision(sam, config):
         embeddings = sam.image_encoder(batch.images)
-    return prompt_loss(sam, embeddings, targets, config, g, balanced)
+    return prompt_loss(sam, embeddings, targets, config, own, rounds, balanced)
 
 
 def prompt_loss(
@@ -119,16 +130,14 @@ def prompt_loss(
     embeddings: torch.Tensor,
     targets: Targets,
     config: TrainConfig | FitConfig,
-    g: torch.Generator,
+    generators: list[torch.Generator],
+    rounds: int,
     balanced: float = 0.0,
 ) -> tuple[torch.Tensor, dict[str, float]]:
-    """图像已经编码成 ``(I, C, h, w)``，提示若干轮的平均损失。另返回记录用的数字。
+    """图像已经编码成 ``(I, C, h, w)``，提示 rounds 轮的平均损失。另返回记录用的数字。
 
-    g 在 sam 所在的设备上，管走几轮、在哪里补点；balanced 见 mask_losses。
+    generators 每张图一个，在 sam 所在的设备上，管在哪里补点；balanced 见 mask_losses。
     """
-    draw = 2 * torch.rand((), generator=g, device=sam.device).item() - 1  # -1 到 1
-    # 一半的机会 draw ≤ 0，只走第一轮；另一半再纠正 1 到 rounds-1 轮，机会均等
-    rounds = 1 + max(0, math.ceil(draw * (config.rounds - 1)))
     cell = sam.image_encoder.img_size // targets.masks.shape[-1]
     pe = sam.prompt_encoder.get_dense_pe()
     sparse, dense = first_prompts(sam, targets)
@@ -144,14 +153,14 @@ def prompt_loss(
         truth = true_iou(logits.detach(), targets.masks, targets.inside)
         unambiguous = targets.use_box | (turn > 0)
         loss = round_loss(losses, iou, truth, unambiguous.float(), turn == 0)
-        total = total + (loss * targets.valid).sum() / targets.valid.sum().clamp(min=1)
+        total = total + (loss * targets.valid).mean()
 
         shown = torch.where(unambiguous, 0, 1 + iou[:, 1:].argmax(dim=1))
         record |= mean_by_prompt(truth.gather(1, shown[:, None])[:, 0], targets, turn)
         if turn + 1 < rounds:
             index = shown[:, None, None, None].expand(-1, 1, *logits.shape[2:])
             previous = logits.detach().gather(1, index)  # (B, 1, h, w)
-            clicks = corrective_points(previous, targets, cell, g)
+            clicks = corrective_batch(previous, targets, cell, generators)
             more = sam.prompt_encoder._embed_points(*clicks, pad=False)
             sparse = torch.cat([sparse, more], dim=1)
             dense = sam.prompt_encoder._embed_masks(previous)

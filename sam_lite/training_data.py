@@ -1,12 +1,14 @@
 """训练的取样：从素材库取一批图并增强，挑物体，模拟人给的点和框。
 
-全程在训练设备上成批进行，不把每个物体的掩码画成整张图：标签图先数成“每个标签盖住每个
+全程在训练设备上成批进行，不把每个物体的掩码画成整张图：标号图先数成“每个标签盖住每个
 低分辨率格子多少像素”，再乘一张“哪个标签属于哪个物体”的表，就得到全部物体的掩码。
 """
 
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -48,13 +50,38 @@ class Targets:
     inside: torch.Tensor
 
 
+Part = TypeVar("Part", Batch, Targets)
+
+
+def join(parts: Sequence[Part]) -> Part:
+    """把一张张图的 Batch 或 Targets 接成一批。"""
+    names = vars(parts[0])
+    return type(parts[0])(**{n: torch.cat([vars(p)[n] for p in parts]) for n in names})
+
+
 # ---------------------------------------------------------------- 取图与增强
+
+
+def draw_batch(
+    bank: SceneBank, sam: Sam, config: TrainConfig, step: int, slots: Iterable[int]
+) -> tuple[Batch, Targets]:
+    """第 step 步里，次序是 slots 的几张图和它们的提示。
+
+    每张图的随机数只由种子、步数和它在这一步里的次序决定，与哪个进程来算无关。
+    """
+    grid, pairs = sam.prompt_encoder.mask_input_size[0], []
+    for slot in slots:
+        g = step_generator(config.seed, step * config.batch + slot, sam.device)
+        picture = load_picture(bank, sam, config, g)
+        pairs.append((picture, choose_targets(picture, grid, config, g)))
+    pictures, targets = zip(*pairs, strict=True)
+    return join(pictures), join(targets)
 
 
 def step_generator(
     seed: int, step: int, device: torch.device, stream: int = 0
 ) -> torch.Generator:
-    """第 step 步的随机数：只由种子和步数决定，所以断了再续也一样。"""
+    """第 step 号的随机数：只由种子和号数决定，所以断了再续也一样。"""
     number = (seed * 1_000_003 + step) * 2 + stream
     return torch.Generator(device=device).manual_seed(number)
 
@@ -107,25 +134,37 @@ def augment(
     return (images * gain + offset + noise).clamp(0, 255), labels
 
 
-def load_batch(
+def resize(
+    images: torch.Tensor, labels: torch.Tensor, S: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """素材缩放到模型的输入边长：图像抗锯齿，标签取最近的像素；一样大就原样。
+
+    形状：``(I, 3, s, s)``、``(I, s, s)`` -> ``(I, 3, S, S)``、``(I, S, S)``。
+    """
+    shape, flat = (S, S), labels[:, None].float()
+    images = F.interpolate(images, shape, mode="bilinear", antialias=True)
+    return images, F.interpolate(flat, shape, mode="nearest-exact")[:, 0].long()
+
+
+def load_picture(
     bank: SceneBank, sam: Sam, config: TrainConfig, g: torch.Generator
 ) -> Batch:
-    """从素材库随机取一批图，增强，规范化；一部分图在下边或右边留出填充。"""
-    ready, count, device = bank.ready(), config.batch, sam.device
+    """从素材库随机取一张图，增强、缩放、规范化；多半在下边或右边留出填充。"""
+    ready, device, S = bank.ready(), sam.device, sam.image_encoder.img_size
     if len(ready) == 0:
         raise SamLiteError("素材库里一张场景也没有画好：先把 bank.fill() 走完。")
-    pick = torch.randint(len(ready), (count,), generator=g, device=device)
-    index = np.sort(ready[pick.cpu().numpy()])
+    pick = torch.randint(len(ready), (1,), generator=g, device=device)
+    index = ready[pick.cpu().numpy()]
     images = torch.from_numpy(bank.images[index]).to(device)
     labels = torch.from_numpy(bank.labels[index]).to(device)
     parents = torch.from_numpy(bank.parents[index]).to(device)
     parents[:, 0] = 0  # 素材库在这一格记“画好了”，不是上级
     images = images.permute(0, 3, 1, 2).float()
-    images, labels = augment(images, labels, config.min_zoom, g)
+    images, labels = resize(*augment(images, labels, config.min_zoom, g), S)
     images = (images - sam.pixel_mean) / sam.pixel_std
 
-    sizes = padded_sizes(count, images.shape[-1], g)
-    inside = inside_mask(sizes, images.shape[-1])  # (I, S, S)
+    sizes = padded_sizes(1, S, g)
+    inside = inside_mask(sizes, S)  # (1, S, S)
     return Batch(images * inside[:, None], labels * inside, membership(parents), sizes)
 
 
@@ -148,6 +187,12 @@ def inside_mask(sizes: torch.Tensor, size: int) -> torch.Tensor:
 
 
 # ---------------------------------------------------------------- 提示
+
+
+def draw_rounds(most: int, g: torch.Generator) -> int:
+    """这一步问几轮：一半的机会只有第一轮；另一半再纠正 1 到 most-1 轮，机会均等。"""
+    draw = 2 * torch.rand((), generator=g, device=g.device).item() - 1  # -1 到 1
+    return 1 + max(0, math.ceil(draw * (most - 1)))
 
 
 def tally(labels: torch.Tensor, bins: torch.Tensor, size: int) -> torch.Tensor:
@@ -269,3 +314,22 @@ def corrective_points(
     x = spot[:, 0] % grid * cell + jitter[0]
     y = spot[:, 0] // grid * cell + jitter[1]
     return torch.stack([x, y], dim=-1).float()[:, None], label
+
+
+def corrective_batch(
+    logits: torch.Tensor,
+    targets: Targets,
+    cell: int,
+    generators: Sequence[torch.Generator],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """同 corrective_points，几张图接成的一批：每张图用自己的随机数。"""
+    count = len(generators)
+    pieces = {name: value.chunk(count) for name, value in vars(targets).items()}
+    found = [
+        corrective_points(
+            part, Targets(**{n: p[i] for n, p in pieces.items()}), cell, g
+        )
+        for i, (part, g) in enumerate(zip(logits.chunk(count), generators, strict=True))
+    ]
+    points, labels = zip(*found, strict=True)
+    return torch.cat(points), torch.cat(labels)

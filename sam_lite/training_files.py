@@ -182,7 +182,9 @@ class Curve:
         return seen
 
     def add(self, row: dict[str, float]) -> None:
-        """添一行，写进文件。"""
+        """添一行，写进文件；与末一行是同一步的，并进那一行。"""
+        if self.rows and self.rows[-1]["step"] == row["step"]:
+            row = self.rows.pop() | row
         self.rows.append(row)
         self.write()
 

@@ -59,8 +59,24 @@ def load(
     config = recognize(state, path)
     if image_size is not None:
         config = replace(config, image_size=check_image_size(image_size, config))
-        state = resize_positions(state, config)
+        state = resize_state(state, config)
     return sam_from_state(config, state, path, dtype or torch.float32).to(target)
+
+
+def load_as(config: SamConfig, name_or_path: str | Path) -> Sam:
+    """把权重装进另一种输入边长、图像块、窗口的模型，好接着训练；eval 模式，在 CPU 上。
+
+    错误：文件读不了，或者差的不止这三样（宽度、层数……不同），抛 SamLiteError。
+    """
+    path = find_weights(name_or_path)
+    state = read_state_dict(path)
+    found = recognize(state, path)
+    if found.name != config.name:
+        raise SamLiteError(
+            f"{path} 是 {found.name} 的权重，装不进 {config.name}：只有输入边长、图像块"
+            "和窗口可以不同。"
+        )
+    return sam_from_state(config, resize_state(state, config), path, torch.float32)
 
 
 def check_device(device: str | torch.device | None) -> torch.device:
@@ -124,12 +140,12 @@ def find_weights(name_or_path: str | Path) -> Path:
 
 
 def recognize(state: State, path: str | Path = "权重") -> SamConfig:
-    """从张量的形状认出是哪个预设；换过输入边长的也认得。
+    """从张量的形状认出是哪个预设；换过输入边长、图像块、窗口的也认得。
 
-    看三件事：主干的宽度（绝对位置编码的最后一维）、层数（有几个 Block）、图像块的
-    边长。输入边长由网格算出。
+    型号看主干的宽度（绝对位置编码的最后一维）和层数（有几个 Block）；输入边长由网格
+    和图像块算出，窗口由窗口层的相对位置表算出。
 
-    错误：不是官方的命名，或三个数对不上任何预设时，抛 SamLiteError。
+    错误：不是官方的命名，或对不上任何预设时，抛 SamLiteError。
     """
     position = state.get("image_encoder.pos_embed")
     patch = state.get("image_encoder.patch_embed.proj.weight")
@@ -144,9 +160,14 @@ def recognize(state: State, path: str | Path = "权重") -> SamConfig:
     prefix = "image_encoder.blocks."
     depth = len({key.split(".")[2] for key in state if key.startswith(prefix)})
     seen = (position.shape[-1], depth, patch.shape[-1])
-    for config in PRESETS.values():
-        if seen == (config.embed_dim, config.depth, config.patch_size):
-            return replace(config, image_size=position.shape[1] * config.patch_size)
+    for c in PRESETS.values():
+        if seen[:2] == (c.embed_dim, c.depth):
+            windowed = min(set(range(depth)) - set(c.global_attn_indexes))
+            table = state.get(f"{prefix}{windowed}.attn.rel_pos_h")  # (2w-1, d)
+            window = c.window_size if table is None else (len(table) + 1) // 2
+            size, patch_size = position.shape[1] * seen[2], seen[2]
+            c = replace(c, image_size=size, patch_size=patch_size)
+            return replace(c, window_size=window)
     raise SamLiteError(
         f"{path} 的宽度、层数、图像块边长是 {seen}，不是已知的型号："
         + "、".join(
@@ -155,27 +176,34 @@ def recognize(state: State, path: str | Path = "权重") -> SamConfig:
     )
 
 
-def resize_positions(state: State, config: SamConfig) -> State:
-    """把位置编码插值到 config 的网格，其余原样。
+def resize_state(state: State, config: SamConfig) -> State:
+    """把与尺寸有关的张量插值到 config 的网格、窗口和图像块，其余原样。
 
-    绝对位置编码按双三次缩放，相对位置表（只有全局注意力的）按线性缩放，后者与官方
-    ``get_rel_pos`` 遇到新尺寸时的做法相同。边长没有变时一个数都不动。
+    绝对位置编码按双三次缩放，相对位置表按线性缩放，后者与官方 ``get_rel_pos`` 遇到新
+    尺寸时的做法相同；图像块的卷积核按面积缩放，各数之和不变，平坦的地方响应就不变。
+    尺寸没有变的一个数都不动。
     """
-    grid = config.grid_size
+    grid, patch = config.grid_size, config.patch_size
     resized = dict(state)
     position = state["image_encoder.pos_embed"]  # (1, n, n, C)，n 是旧网格
     if position.shape[1] != grid:
         resized["image_encoder.pos_embed"] = F.interpolate(
             position.float().permute(0, 3, 1, 2), (grid, grid), mode="bicubic"
         ).permute(0, 2, 3, 1)  # (1, grid, grid, C)
-    for i in config.global_attn_indexes:
+    kernel = state["image_encoder.patch_embed.proj.weight"]  # (C, 3, p, p)
+    if kernel.shape[-1] != patch:
+        smaller = F.interpolate(kernel.float(), (patch, patch), mode="area")
+        smaller = smaller * (kernel.shape[-1] / patch) ** 2
+        resized["image_encoder.patch_embed.proj.weight"] = smaller
+    for i in range(config.depth):
+        side = grid if i in config.global_attn_indexes else config.window_size
         for axis in "hw":
             name = f"image_encoder.blocks.{i}.attn.rel_pos_{axis}"
             table = state.get(name)  # (2n-1, d)
-            if table is not None and len(table) != 2 * grid - 1:
+            if table is not None and len(table) != 2 * side - 1:
                 columns = table.float().t()[None]  # (1, d, 2n-1)
-                columns = F.interpolate(columns, 2 * grid - 1, mode="linear")
-                resized[name] = columns[0].t()  # (2·grid-1, d)
+                columns = F.interpolate(columns, 2 * side - 1, mode="linear")
+                resized[name] = columns[0].t()  # (2·side-1, d)
     return resized
 
 

@@ -114,7 +114,7 @@ def test_parts_lie_in_their_wholes(photos):
 
 
 def test_coins_come_from_the_script(photos):
-    """重新推出的标签图和仓库里的几乎一样（库的版本不同，边上可能差几个像素）。"""
+    """重新推出的标号图和仓库里的几乎一样（库的版本不同，边上可能差几个像素）。"""
     grey = np.asarray(Image.open(truth.photo_path("coins")).convert("L"))
     labels = coins.label_coins(grey)
     assert labels.max() == 24

@@ -16,7 +16,7 @@ from sam_lite.scene_cells import CellScenes
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch, small_sam):
-    """五张细胞图：照片、标签图和 COCO 的 JSON；当前文件夹就在这里，模型是小的。"""
+    """五张细胞图：照片、标号图和 COCO 的 JSON；当前文件夹就在这里，模型是小的。"""
     import torch
 
     monkeypatch.chdir(tmp_path)
@@ -123,6 +123,6 @@ def test_errors_are_one_line(folder, capsys):
     (folder / "labels" / "3.png").unlink()
     assert run() == 1
     err = capsys.readouterr().err
-    assert "3.png 的标签图" in err and err.count("\n") == 1
+    assert "3.png 的标号图" in err and err.count("\n") == 1
     assert run(masks="nothing.json") == 1
     assert not (folder / "my.safetensors").exists()

@@ -41,7 +41,7 @@ def opened(folder):
     return LabelMapFolder(folder / "pictures", folder / "labels")
 
 
-# ---- 标签图 --------------------------------------------------------------------
+# ---- 标号图 --------------------------------------------------------------------
 
 
 def test_label_maps_become_masks(folder):
@@ -80,7 +80,7 @@ def test_label_maps_of_every_kind(folder, kind):
 
 def test_pictures_and_label_maps_must_pair_up(folder):
     (folder / "labels" / "b.jpg.png").unlink()
-    with pytest.raises(SamLiteError, match=r"b\.jpg 的标签图不对：收到一张也没有"):
+    with pytest.raises(SamLiteError, match=r"b\.jpg 的标号图不对：收到一张也没有"):
         opened(folder)
     Image.fromarray(LABELS).save(folder / "labels" / "b.png")
     Image.fromarray(LABELS).save(folder / "labels" / "b.tif")

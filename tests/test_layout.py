@@ -54,10 +54,13 @@ ROOMS = {
     "scene_bank": "training",
     "scenes": "training",
     "scene_cells": "training",
+    "scene_content": "training",
     "scene_looks": "training",
     "scene_objects": "training",
+    "scene_packed": "training",
     "scene_random": "training",
     "scene_shapes": "training",
+    "scene_strokes": "training",
     "baselines": "training",
     "evaluation": "training",
     "evaluation_photos": "training",
@@ -68,6 +71,9 @@ ROOMS = {
     "fit_samples": "training",
     "fit_team": "training",
     "lora": "training",
+    "muon": "training",
+    "training_exam": "training",
+    "training_setup": "training",
 }
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 MODULE_LINES, CLASS_LINES, FUNCTION_LINES = 220, 110, 35

@@ -1,13 +1,16 @@
 """scene_bank：画好的场景存得对，断了能接着画。"""
 
+import json
 import os
 import shutil
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 
 from sam_lite import SamLiteError, scene_bank
 from sam_lite.scene_bank import SceneBank
+from sam_lite.scene_content import BASE
 from sam_lite.scenes import make_scene
 
 
@@ -35,13 +38,39 @@ def test_bank_goes_on_after_a_break(tmp_path):
 
 
 def test_bank_is_never_rewritten(tmp_path):
-    """已有的素材库：要得少就全用上；要得多、换边长、换种子都是错误，内容不动。"""
+    """已有的素材库：要得少、要得小就照用；要得多、大、换种子都是错误，内容不动。"""
     list(SceneBank(tmp_path, 3, 64).fill(workers=1))
     assert len(SceneBank(tmp_path, 2, 64)) == 3
-    for count, size, seed in ((4, 64, 0), (3, 32, 0), (3, 64, 7)):
+    assert SceneBank(tmp_path, 3, 32).images.shape == (3, 64, 64, 3)
+    for count, size, seed in ((4, 64, 0), (3, 96, 0), (3, 64, 7)):
         with pytest.raises(SamLiteError, match="换一个目录"):
             SceneBank(tmp_path, count, size, seed)
     assert len(SceneBank(tmp_path, 3, 64).ready()) == 3
+
+
+def test_bank_knows_what_was_drawn(tmp_path):
+    """画的成分记在 bank.json 里；换一种成分是错误，说清哪几样；从前的就是 BASE。"""
+    content = replace(BASE, letters=1.0, parts=0.0)
+    bank = SceneBank(tmp_path, 2, 64, 5, content)
+    list(bank.fill(workers=1))
+    scene = make_scene(6, 64, content=content)
+    np.testing.assert_array_equal(bank.images[1], scene.image)
+    np.testing.assert_array_equal(bank.labels[1], scene.labels)
+    card = tmp_path / "bank.json"
+    found = json.loads(card.read_text("utf-8"))
+    assert found["content"] == asdict(content)
+    assert len(SceneBank(tmp_path, 2, 64, 5, content)) == 2
+    words = "parts 原来是 0.0，要的是 0.5；letters 原来是 1.0，要的是 0.0"
+    with pytest.raises(SamLiteError, match=f"成分不同：{words}。换一个目录"):
+        SceneBank(tmp_path, 2, 64, 5)
+    del found["content"]
+    card.write_text(json.dumps(found), "utf-8")
+    assert len(SceneBank(tmp_path, 2, 64, 5)) == 2
+    with pytest.raises(SamLiteError, match="成分不同"):
+        SceneBank(tmp_path, 2, 64, 5, content)
+    card.write_text(json.dumps(found | {"content": {"dragons": 1}}), "utf-8")
+    with pytest.raises(SamLiteError, match="已损坏"):
+        SceneBank(tmp_path, 2, 64, 5)
 
 
 def test_broken_bank_is_a_clear_error(tmp_path):
@@ -114,8 +143,8 @@ def test_a_failure_while_drawing_keeps_what_is_drawn(
     bank = SceneBank(tmp_path, 3, 64)
     real = scene_bank.make_scenes
 
-    def two_then_fail(seeds, size, workers):
-        stream = real(seeds, size, workers)
+    def two_then_fail(seeds, size, workers, **options):
+        stream = real(seeds, size, workers, **options)
         yield next(stream)
         yield next(stream)
         raise error

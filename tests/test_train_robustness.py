@@ -97,9 +97,11 @@ def same_as(whole, folder):
     assert a["step"] == b["step"] == 3
     for name, value in a["model"].items():
         assert torch.equal(value, b["model"][name]), name
-    for key, values in a["optimizer"]["state"].items():
+    assert len(a["optimizer"]) == len(b["optimizer"]) == 1
+    theirs = b["optimizer"][0]["state"]
+    for key, values in a["optimizer"][0]["state"].items():
         for name, value in values.items():
-            assert torch.equal(value, b["optimizer"]["state"][key][name])
+            assert torch.equal(value, theirs[key][name])
     names = {str(path.relative_to(folder)) for path in folder.rglob("*")}
     names -= {".lock", ".lock.pid", "scenes/.lock", "scenes/.lock.pid"}
     bank = {"scenes", *(f"scenes/{name}" for name in whole.bank)}

@@ -8,7 +8,7 @@ import pytest
 import torch
 from parity.small import SMALL
 
-from sam_lite import SamLiteError, trainer, training
+from sam_lite import SamLiteError, training
 from sam_lite.config import TrainConfig
 from sam_lite.model import sam_from_config
 from sam_lite.scene_bank import SceneBank
@@ -31,15 +31,17 @@ def micro_sam():
     return sam
 
 
-def test_resume_equals_one_run(bank, tmp_path):
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_resume_equals_one_run(bank, tmp_path, optimizer):
     """跑 2 步、断开、再续 2 步，与一口气跑 4 步逐位相同。"""
-    whole = Trainer(micro_sam(), bank, CONFIG, tmp_path / "whole")
+    config = dataclasses.replace(CONFIG, optimizer=optimizer)
+    whole = Trainer(micro_sam(), bank, config, tmp_path / "whole")
     whole.run()
-    part = Trainer(micro_sam(), bank, CONFIG, tmp_path / "part")
+    part = Trainer(micro_sam(), bank, config, tmp_path / "part")
     for _ in range(2):
         part.train_step()
     part.save()
-    again = Trainer(micro_sam(), bank, CONFIG, tmp_path / "part")
+    again = Trainer(micro_sam(), bank, config, tmp_path / "part")
     assert again.resume() and again.step == 2
     again.run()
     assert again.step == whole.step == 4
@@ -219,13 +221,6 @@ def test_out_that_is_a_file_is_a_clear_error(bank, tmp_path):
         Trainer(micro_sam(), bank, CONFIG, tmp_path / "run")
 
 
-def test_learning_rate_warms_up_then_falls_to_zero():
-    config = TrainConfig(lr=1.0, warmup=10)
-    assert trainer.learning_rate(config, 0, 0.0) == pytest.approx(0.1)
-    assert trainer.learning_rate(config, 100, 0.5) == pytest.approx(0.5)
-    assert trainer.learning_rate(config, 100, 1.0) == pytest.approx(0.0)
-
-
 def test_interrupt_inside_the_update_keeps_the_last_checkpoint(bank, tmp_path):
     """参数更新到一半被打断：不存这个半成品，留下的还是上一个检查点。"""
     run = Trainer(micro_sam(), bank, CONFIG, tmp_path)
@@ -238,7 +233,7 @@ def test_interrupt_inside_the_update_keeps_the_last_checkpoint(bank, tmp_path):
         next(run.sam.parameters()).data.add_(1)
         raise KeyboardInterrupt
 
-    run.optimizer.step = half_update
+    run.optimizers[0].step = half_update
     with pytest.raises(KeyboardInterrupt):
         run.run()
     assert (tmp_path / "state.pt").read_bytes() == good
@@ -263,6 +258,29 @@ def test_resume_refuses_other_settings(bank, tmp_path):
         Trainer(micro_sam(), bank, other, tmp_path).resume()
     longer = dataclasses.replace(CONFIG, steps=9)
     assert Trainer(micro_sam(), bank, longer, tmp_path).resume()
+
+
+def test_a_flat_run_may_be_lengthened_and_then_decay(bank, tmp_path):
+    """先走平的；后来加长、收尾，都是普通的续跑；平的换成余弦就不是了。"""
+    flat = dataclasses.replace(CONFIG, steps=2, schedule="flat")
+    Trainer(micro_sam(), bank, flat, tmp_path).run()
+    longer = dataclasses.replace(flat, steps=6, decay=4)
+    run = Trainer(micro_sam(), bank, longer, tmp_path)
+    rates = []
+    assert run.resume() and run.step == 2
+    run.run(lambda record: rates.append(record["lr"]))
+    assert rates == pytest.approx([1e-3, 0.75e-3, 0.5e-3, 0.25e-3])
+    cosine = dataclasses.replace(CONFIG, steps=9)
+    with pytest.raises(SamLiteError, match="schedule 原来是 flat"):
+        Trainer(micro_sam(), bank, cosine, tmp_path).resume()
+
+
+def test_a_bank_of_larger_pictures_will_do(bank, tmp_path):
+    """素材 64×64，模型的输入 48×48、图像块 8：照样训练。"""
+    sam = sam_from_config(dataclasses.replace(SMALL, image_size=48))
+    run = Trainer(sam, bank, CONFIG, tmp_path)
+    run.run()
+    assert run.step == 4
 
 
 def test_resume_trims_the_log(bank, tmp_path):

@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from sam_lite import training
+from sam_lite.config import TrainConfig
+from sam_lite.training_data import Batch
 
 
 def test_mask_losses_by_hand():
@@ -44,3 +46,26 @@ def test_round_loss_by_hand():
     assert box.item() == pytest.approx(1 + 2 + 0.05 * 4 + head)
     assert click.item() == pytest.approx(2 + 0.05 * 4 + head)
     assert more.item() == pytest.approx(1 + head)
+
+
+def test_every_picture_has_its_own_random_numbers(small_sam, monkeypatch):
+    """轮数只由步数决定，各进程相同；补点的随机数每张图不同，与谁来算无关。"""
+    seen = []
+
+    def note(sam, embeddings, targets, config, generators, rounds, balanced):
+        seen.append((rounds, [g.initial_seed() for g in generators], balanced))
+
+    monkeypatch.setattr(training, "prompt_loss", note)
+    config = TrainConfig(batch=3, rounds=9, balanced_steps=20)
+    empty = torch.zeros(1, 2)
+    batch = Batch(torch.zeros(1, 3, 64, 64), empty, empty, empty)
+    for step in range(8):
+        for slots in ([0, 1, 2], [1], [0, 2]):
+            training.sam_loss(small_sam, batch, None, config, step, slots)
+    found = [seen[i : i + 3] for i in range(0, 24, 3)]
+    for step, (whole, one, two) in enumerate(found):
+        assert whole[0] == one[0] == two[0]
+        assert len(set(whole[1])) == 3
+        assert whole[1] == [two[1][0], one[1][0], two[1][1]]
+        assert whole[2] == pytest.approx(1 - step / 20)
+    assert len({whole[0] for whole, _, _ in found}) > 2

@@ -1,15 +1,18 @@
 """training_data：取样、增强、提示，都与场景的真值对账。"""
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
+from parity.small import SMALL
 
 from sam_lite import training_data
 from sam_lite.config import TrainConfig
-from sam_lite.scene_bank import MAX_LABELS
+from sam_lite.model import sam_from_config
+from sam_lite.scene_bank import MAX_LABELS, SceneBank
 from sam_lite.scenes import Scene, make_scene
-
-GRID = 16
 
 
 def scene_batch(seeds=(0, 1)) -> tuple[training_data.Batch, list[Scene]]:
@@ -26,7 +29,7 @@ def scene_batch(seeds=(0, 1)) -> tuple[training_data.Batch, list[Scene]]:
 
 
 def test_membership_equals_scene_masks():
-    """归属表乘标签图，就是场景自己给出的掩码（部件也算在整体里）。"""
+    """归属表乘标号图，就是场景自己给出的掩码（部件也算在整体里）。"""
     batch, scenes = scene_batch(range(8))
     assert any(scene.parents.any() for scene in scenes)
     for i, scene in enumerate(scenes):
@@ -35,16 +38,18 @@ def test_membership_equals_scene_masks():
             np.testing.assert_array_equal(ours, scene.mask(k))
 
 
-def test_targets_are_pooled_masks_with_points_inside():
-    """目标是某个物体掩码的平均池化；点落在它里面，框贴着它。"""
+@pytest.mark.parametrize("grid", [16, 32, 64])
+def test_targets_are_pooled_masks_with_points_inside(grid):
+    """目标是某个物体掩码的平均池化；点落在它里面，框贴着它；一格是 4、2、1 个像素。"""
     batch, scenes = scene_batch()
     g = torch.Generator().manual_seed(3)
     config = TrainConfig(prompts=5, min_area=20)
-    targets = training_data.choose_targets(batch, GRID, config, g)
-    assert targets.masks.shape == (10, 1, GRID, GRID)
+    targets = training_data.choose_targets(batch, grid, config, g)
+    assert targets.masks.shape == (10, 1, grid, grid)
     for b in range(10):
         scene = scenes[b // 5]
-        pooled = F.avg_pool2d(torch.from_numpy(scene.masks())[:, None].float(), 4)
+        whole = torch.from_numpy(scene.masks())[:, None].float()
+        pooled = F.avg_pool2d(whole, 64 // grid)
         error = (pooled - targets.masks[b]).abs().amax((1, 2, 3))
         k = int(error.argmin())
         assert error[k] < 1e-6
@@ -55,6 +60,70 @@ def test_targets_are_pooled_masks_with_points_inside():
         tight = torch.tensor([xs.min(), ys.min(), xs.max(), ys.max()])
         sides = (tight[2:] - tight[:2]).repeat(2)
         assert ((targets.boxes[b] - tight).abs() <= 0.45 * sides + 1e-4).all()
+
+
+def test_resize_keeps_image_and_labels_together():
+    """64 缩到 48：标签还是原来那些，位置对得上；图像抗锯齿，细线淡成灰，不会漏掉。"""
+    labels = torch.zeros(2, 64, 64, dtype=torch.long)
+    labels[:, 16:48, 8:40] = 7
+    images = (labels[:, None] * 20.0).expand(2, 3, 64, 64)
+    small, small_labels = training_data.resize(images, labels, 48)
+    assert small.shape == (2, 3, 48, 48) and set(small_labels.unique().tolist()) == {
+        0,
+        7,
+    }
+    assert (small_labels[:, 12:36, 6:30] == 7).all()
+    assert (small_labels == 7).sum() == 2 * 24 * 24
+    assert ((small[:, 0] > 70) == (small_labels == 7)).all()
+    stripes = torch.zeros(1, 3, 64, 64)
+    stripes[..., ::4] = 100.0
+    grey, _ = training_data.resize(stripes, labels[:1], 16)
+    assert grey.min() > 15 and grey.max() < 35
+    same = training_data.resize(images, labels, 64)
+    assert torch.equal(same[0], images) and torch.equal(same[1], labels)
+
+
+def test_a_picture_does_not_depend_on_who_draws_it(tmp_path):
+    """第 1、2 张由别人画，与自己三张一起画，逐位相同；三张各不相同。"""
+    bank = SceneBank(tmp_path, 4, 64)
+    list(bank.fill(workers=1))
+    sam = sam_from_config(replace(SMALL, image_size=48))
+    config = TrainConfig(batch=3, prompts=2, min_area=20)
+    whole = training_data.draw_batch(bank, sam, config, 5, range(3))
+    part = training_data.draw_batch(bank, sam, config, 5, [1, 2])
+    assert whole[0].images.shape == (3, 3, 48, 48)
+    assert whole[1].masks.shape == (6, 1, 24, 24)
+    for all_three, two, own in zip(whole, part, (1, 2), strict=True):
+        for name, value in vars(all_three).items():
+            assert torch.equal(value[own:], vars(two)[name]), name
+    other = training_data.draw_batch(bank, sam, config, 6, range(3))[0].images
+    pictures = [*whole[0].images, *other]
+    for i, picture in enumerate(pictures):
+        assert not any(torch.equal(picture, other) for other in pictures[:i])
+
+
+def test_corrective_points_of_a_batch_use_their_own_numbers():
+    """一批里的第二张图，与单独一张时补在同样的地方。"""
+    g = torch.Generator().manual_seed(0)
+    masks = (torch.rand(4, 1, 8, 8, generator=g) > 0.5).float()
+    logits = torch.randn(4, 1, 8, 8, generator=g)
+    empty, inside = torch.zeros(4, 1), torch.ones(4, 1, 8, 8, dtype=torch.bool)
+
+    def find(rows, seeds):
+        targets = training_data.Targets(masks[rows], *[empty[rows]] * 4, inside[rows])
+        own = [torch.Generator().manual_seed(seed) for seed in seeds]
+        return training_data.corrective_batch(logits[rows], targets, 4, own)
+
+    both, second = find(slice(0, 4), (1, 2)), find(slice(2, 4), (2,))
+    for whole, part in zip(both, second, strict=True):
+        assert len(whole) == 4 and torch.equal(whole[2:], part)
+
+
+def test_rounds_are_one_half_of_the_time():
+    g = torch.Generator().manual_seed(0)
+    found = torch.tensor([training_data.draw_rounds(3, g) for _ in range(2000)])
+    shares = [(found == n).float().mean().item() for n in (1, 2, 3)]
+    assert shares == pytest.approx([0.5, 0.25, 0.25], abs=0.04)
 
 
 def test_tight_boxes_by_hand():

@@ -1,6 +1,7 @@
 """第 10 章：读权重。"""
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,10 @@ from parity.small import randomize
 from safetensors.torch import save_file
 
 import sam_lite
-from sam_lite.config import PRESETS, TINY
+from sam_lite.config import PRESETS, TINY, VIT_B
 from sam_lite.errors import SamLiteError
 from sam_lite.model import Sam, sam_from_config
-from sam_lite.weights import recognize
+from sam_lite.weights import load_as, recognize
 from sam_lite.weights import save as save_half
 
 
@@ -222,6 +223,51 @@ def test_resized_weights_are_recognised_after_saving(tiny: Sam, tmp_path: Path) 
     again = sam_lite.load(tmp_path / "resized.safetensors")
     assert again.image_encoder.img_size == 320 and again.name == "tiny"
     assert_same_state(again, sam)
+
+
+# ---- 换图像块和窗口，好接着训练 ------------------------------------------------------
+
+
+@pytest.mark.parametrize("patch, window", [(16, 6), (8, 7), (16, 5), (32, 3)])
+def test_other_shapes_are_recognised(patch: int, window: int) -> None:
+    """图像块、窗口、边长和预设不同的 tiny，尺寸从形状认出。"""
+    config = replace(TINY, image_size=192, patch_size=patch, window_size=window)
+    with torch.device("meta"):
+        state = sam_from_config(config).state_dict()
+    assert recognize(state) == config
+
+
+def test_load_as_the_same_shape_changes_nothing(tiny: Sam, tmp_path: Path) -> None:
+    path = save(tiny, tmp_path / "mine.pth")
+    assert_same_state(load_as(TINY, path), tiny)
+
+
+@torch.no_grad()
+def test_load_as_another_shape(tiny: Sam, tmp_path: Path) -> None:
+    """换边长、图像块、窗口：只插值该插的；平坦的图，图像块的输出不变。"""
+    path = save(tiny, tmp_path / "mine.pth")
+    patch, window = TINY.patch_size * 2, TINY.window_size - 2
+    config = replace(TINY, image_size=320, patch_size=patch, window_size=window)
+    sam = load_as(config, path)
+    before, state = tiny.state_dict(), sam.state_dict()
+    changed = {k for k in before if before[k].shape != state[k].shape}
+    tables = {k for k in before if "rel_pos" in k}
+    kernel = "image_encoder.patch_embed.proj.weight"
+    assert changed == tables | {"image_encoder.pos_embed", kernel}
+    for name in set(before) - changed:
+        assert torch.equal(before[name], state[name]), name
+    grey = torch.full((1, 3, 320, 320), 0.7)
+    old = tiny.image_encoder.patch_embed(
+        grey[..., : TINY.image_size, : TINY.image_size]
+    )
+    new = sam.image_encoder.patch_embed(grey)
+    torch.testing.assert_close(new[0, 0, 0], old[0, 0, 0], rtol=1e-4, atol=1e-4)
+    assert sam.image_encoder(grey).shape[2:] == (config.grid_size,) * 2
+
+
+def test_load_as_refuses_another_model(tmp_path: Path) -> None:
+    with pytest.raises(SamLiteError, match="是 tiny 的权重，装不进 vit_b"):
+        load_as(VIT_B, "tiny")
 
 
 @pytest.mark.parametrize("size", [0, -16, 100, 48, 256.0, "256", True])

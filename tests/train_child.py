@@ -22,7 +22,7 @@ import torch
 import tqdm  # noqa: F401
 from parity.small import SMALL
 
-from sam_lite import cli, cli_train, scene_bank, trainer
+from sam_lite import cli, cli_train, cli_train_options, scene_bank, trainer
 
 # 张量少，存取就快
 MICRO = replace(SMALL, depth=1, global_attn_indexes=(0,), decoder_depth=1)
@@ -88,7 +88,7 @@ class Moments:
             setattr(module, name, watched)
 
         before(scene_bank, "put", "scene")
-        before(trainer, "load_batch", "step")
+        before(trainer, "draw_batch", "step")
         before(trainer.nn.utils, "clip_grad_norm_", "backward")
         before(trainer.torch.optim.AdamW, "step", "update")
 
@@ -103,7 +103,8 @@ def child(job: dict) -> int:
     if job["limit"]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (job["limit"], job["limit"]))
     os.cpu_count = lambda: 1  # 在本进程里画场景
-    cli_train.TINY = MICRO
+    cli_train.TINY = cli_train_options.TINY = MICRO
+    cli_train.SCENE_SIZE = MICRO.image_size
     trainer.LOG_EVERY = 1
     scene_bank.COMMIT_EVERY = 2
     moments = Moments(job["folder"], job["at"], job["what"], job["until"])

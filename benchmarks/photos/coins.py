@@ -19,7 +19,7 @@ BACKGROUND, COIN = 30, 150  # 亮度
 
 
 def label_coins(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """灰度照片 ``(H, W)`` -> 标签图 ``(H, W)``：0 是底，每枚硬币一个编号。"""
+    """灰度照片 ``(H, W)`` -> 标号图 ``(H, W)``：0 是底，每枚硬币一个编号。"""
     markers = np.zeros(grey.shape, dtype=int)
     markers[grey < BACKGROUND], markers[grey > COIN] = 1, 2
     coins = binary_fill_holes(watershed(sobel(grey), markers) == 2)
