@@ -10,6 +10,7 @@ from . import cli_model
 from .cli_parser import count, positive, seed
 from .config import FitConfig
 from .datasets import CocoDataset, LabelMapFolder, MaskDataset
+from .errors import problem
 from .fit_parts import LEARNING_RATES, SCORES, Row
 from .training import fit as fit_model
 from .weights import load
@@ -35,6 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("masks", metavar="MASKS", type=Path, help="标号图的文件夹，或 COCO 的 .json")
     text = "写成这个 .safetensors 文件"
     add("--out", type=Path, required=True, metavar="FILE", help=text)
+    text = "标号图里不算物体的编号，例如 Pascal VOC 描边的 255"
+    add("--ignore", type=count, metavar="N", help=text)
     text = "学哪一部分；decoder 最快，编码器只算一次"
     add("--parts", choices=LEARNING_RATES, default=DEFAULTS.parts, help=text)
     text = "照片过几遍"
@@ -60,7 +63,7 @@ def fit(args: argparse.Namespace) -> None:
         seed=args.seed,
         bfloat16=args.bfloat16,
     )
-    dataset = open_dataset(args.pictures, args.masks)
+    dataset = open_dataset(args.pictures, args.masks, args.ignore)
     device = cli_model.pick_device(cli_model.local_device(args.device, shared=False))
     sam = load(cli_model.model_name(args), device=device, image_size=args.image_size)
     cli_model.check_model_name(args, sam)
@@ -71,11 +74,15 @@ def fit(args: argparse.Namespace) -> None:
         raise SystemExit(130)
 
 
-def open_dataset(pictures: Path, masks: Path) -> MaskDataset:
-    """标号图的文件夹，或 COCO 的 JSON。"""
-    if masks.suffix.lower() == ".json":
-        return CocoDataset(masks, pictures)
-    return LabelMapFolder(pictures, masks)
+def open_dataset(
+    pictures: Path, masks: Path, ignore: int | None = None
+) -> MaskDataset:
+    """标号图的文件夹，或 COCO 的 JSON；后者没有 ignore 可言。"""
+    if masks.suffix.lower() != ".json":
+        return LabelMapFolder(pictures, masks, ignore=ignore)
+    if ignore is not None:
+        raise problem("--ignore", ignore, "配标号图用；COCO 的 JSON 里没有这个编号")
+    return CocoDataset(masks, pictures)
 
 
 def report(before: Row, best: Row, out: Path) -> None:

@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, UnidentifiedImageError
 from torch.utils.data import Subset, random_split
 
 from . import viz
-from .checks import check_image, describe
+from .checks import check_image, describe, is_whole
 from .errors import SamLiteError, problem
 from .mask_rle import coco_decode_rle, rle_to_mask
 
@@ -100,14 +100,22 @@ class LabelMapFolder:
     参数：
         pictures: 照片的文件夹，只看这一层。
         label_maps: 标号图的文件夹。
+        ignore: 不算物体的编号；Pascal VOC 用 255 描物体的边，写 ``ignore=255``。
 
     错误：文件夹不在、没有照片、照片没有标号图、配得出两张时，抛 SamLiteError；取一张时
     才发现的（读不了、不是一个通道、大小不同、编号不对）也是。
     """
 
     def __init__(
-        self, pictures: str | os.PathLike[str], label_maps: str | os.PathLike[str]
+        self,
+        pictures: str | os.PathLike[str],
+        label_maps: str | os.PathLike[str],
+        *,
+        ignore: int | None = None,
     ) -> None:
+        if ignore is not None and not is_whole(ignore):
+            raise problem("ignore", describe(ignore), "一个整数，或不写")
+        self.ignore = ignore
         photos = find_pictures(Path(pictures))
         known: dict[str, list[Path]] = {}
         for path in list_folder(Path(label_maps)):
@@ -143,7 +151,8 @@ class LabelMapFolder:
             raise problem(
                 f"{label_map} 里的编号", f"{len(ids)} 种，最小 {ids[0]}", wanted
             )
-        return picture, labels[None] == ids[ids > 0][:, None, None]
+        ids = ids[(ids > 0) & (ids != self.ignore)]
+        return picture, labels[None] == ids[:, None, None]
 
 
 def list_folder(folder: Path) -> list[Path]:

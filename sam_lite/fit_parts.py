@@ -24,6 +24,7 @@ from .evaluation import score_prompts
 from .extras import require
 from .fit_samples import Samples
 from .fit_team import Team
+from .image_encoder import ImageEncoderViT
 from .lora import add_lora, check_plain, merge_lora, plain_state
 from .model import Sam
 from .predictor import SamPredictor
@@ -39,12 +40,15 @@ Row = dict[str, float]
 # ---- 进门检查 ------------------------------------------------------------------
 
 
-def check_fit(sam: Sam, config: FitConfig, out: str | os.PathLike[str] | None) -> None:
-    """设置、模型、输出的地方有什么不对，动手之前就抛 SamLiteError。"""
+def check_fit(
+    sam: Sam, dataset: Any, config: FitConfig, out: str | os.PathLike[str] | None
+) -> None:
+    """设置、模型、照片、输出的地方有什么不对，动手之前就抛 SamLiteError。"""
     require("scipy.ndimage", "给微调打分")
-    if not isinstance(sam, Sam):
-        mend = "predictor.model 就是。" if isinstance(sam, SamPredictor) else ""
-        raise problem("sam", describe(sam), "Sam 模型", mend)
+    check_model(sam)
+    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+        wanted = "能数有几张、能取第 i 张的数据集，例如 datasets.LabelMapFolder(…)"
+        raise problem("dataset", describe(dataset), wanted)
     if not isinstance(config, FitConfig):
         raise problem("config", describe(config), "FitConfig(…)")
     if config.parts not in LEARNING_RATES:
@@ -60,14 +64,25 @@ def check_fit(sam: Sam, config: FitConfig, out: str | os.PathLike[str] | None) -
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not (number and 0 <= value < math.inf):
             raise problem(name, repr(value), "不小于 0 的数")
-    if sam.dtype != torch.float32:
-        mend = "微调好、存下之后，再 sam_lite.load(路径, dtype=torch.float16)。"
-        raise problem("sam", f"{sam.dtype} 的模型", "float32 的模型", mend)
-    check_plain(sam)
     if out is not None:
         if Path(out).suffix != ".safetensors":
             raise problem("out", repr(str(out)), "以 .safetensors 结尾的文件名")
         check_writable(out)
+
+
+def check_model(sam: Any) -> None:
+    """不是原样的、float32 的 Sam，就抛 SamLiteError。"""
+    if not isinstance(sam, Sam):
+        mend = "predictor.model 就是。" if isinstance(sam, SamPredictor) else ""
+        raise problem("sam", describe(sam), "Sam 模型", mend)
+    if not isinstance(sam.image_encoder, ImageEncoderViT):
+        got = f"编码器是 {describe(sam.image_encoder)} 的模型"
+        mend = "backends.prepare 的编码器只管推理；先微调，再换上它。"
+        raise problem("sam", got, "编码器是 ImageEncoderViT 的模型", mend)
+    if sam.dtype != torch.float32:
+        mend = "微调好、存下之后，再 sam_lite.load(路径, dtype=torch.float16)。"
+        raise problem("sam", f"{sam.dtype} 的模型", "float32 的模型", mend)
+    check_plain(sam)
 
 
 # ---- 学哪一部分 ----------------------------------------------------------------

@@ -153,6 +153,7 @@ def prompt_loss(
         truth = true_iou(logits.detach(), targets.masks, targets.inside)
         unambiguous = targets.use_box | (turn > 0)
         loss = round_loss(losses, iou, truth, unambiguous.float(), turn == 0)
+        # 没有物体的照片记零分，而不是少算一行：各个进程的平均才能直接再平均
         total = total + (loss * targets.valid).mean()
 
         shown = torch.where(unambiguous, 0, 1 + iou[:, 1:].argmax(dim=1))
@@ -235,7 +236,7 @@ def fit(
 
     错误：设置、模型、照片不对，写不了，或梯度不是有限的数时，抛 SamLiteError。
     """
-    check_fit(sam, config, out)
+    check_fit(sam, dataset, config, out)
     if validation is None:
         dataset, validation = split_dataset(dataset, config.validation, config.seed)
     with (

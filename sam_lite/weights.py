@@ -169,10 +169,8 @@ def recognize(state: State, path: str | Path = "权重") -> SamConfig:
             c = replace(c, image_size=size, patch_size=patch_size)
             return replace(c, window_size=window)
     raise SamLiteError(
-        f"{path} 的宽度、层数、图像块边长是 {seen}，不是已知的型号："
-        + "、".join(
-            f"{c.name} {(c.embed_dim, c.depth, c.patch_size)}" for c in PRESETS.values()
-        )
+        f"{path} 的宽度、层数是 {seen[:2]}，不是已知的型号："
+        + "、".join(f"{c.name} {(c.embed_dim, c.depth)}" for c in PRESETS.values())
     )
 
 

@@ -9,6 +9,7 @@ from PIL import Image
 
 import sam_lite
 from sam_lite import cli, cli_fit, weights
+from sam_lite.errors import SamLiteError
 from sam_lite.fit_loop import FitResult
 from sam_lite.mask_rle import mask_to_rle_pytorch
 from sam_lite.scene_cells import CellScenes
@@ -57,6 +58,14 @@ def test_both_forms_give_the_same_data(folder):
     two = cli_fit.open_dataset("photos", folder / "coco.json")
     for (a, b), (c, d) in zip(one, map(two.__getitem__, range(5)), strict=True):
         assert np.array_equal(a, c) and np.array_equal(b, d)
+
+
+def test_ignore_goes_with_label_maps_only(folder):
+    whole = cli_fit.open_dataset("photos", folder / "labels")[0][1]
+    less = cli_fit.open_dataset("photos", folder / "labels", 1)[0][1]
+    assert len(less) == len(whole) - 1
+    with pytest.raises(SamLiteError, match="--ignore"):
+        cli_fit.open_dataset("photos", folder / "coco.json", 1)
 
 
 def fake_result(monkeypatch, stopped, best_epoch):

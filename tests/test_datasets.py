@@ -78,6 +78,19 @@ def test_label_maps_of_every_kind(folder, kind):
         np.testing.assert_array_equal(masks, np.stack([LABELS == 1, LABELS == 7]))
 
 
+def test_the_void_label_is_no_object(folder):
+    """Pascal VOC 的 255 是物体的边：不写 ignore 是物体，写了不是。"""
+    edged = LABELS.copy()
+    edged[9, 3:12] = 255
+    Image.fromarray(edged).save(folder / "labels" / "a.png")
+    assert len(opened(folder)[0][1]) == 3
+    places = folder / "pictures", folder / "labels"
+    _, masks = LabelMapFolder(*places, ignore=255)[0]
+    np.testing.assert_array_equal(masks, np.stack([LABELS == 1, LABELS == 7]))
+    with pytest.raises(SamLiteError, match="ignore 不对"):
+        LabelMapFolder(*places, ignore="255")
+
+
 def test_pictures_and_label_maps_must_pair_up(folder):
     (folder / "labels" / "b.jpg.png").unlink()
     with pytest.raises(SamLiteError, match=r"b\.jpg 的标号图不对：收到一张也没有"):

@@ -15,6 +15,7 @@ import sam_lite
 from sam_lite import (
     SamLiteError,
     SamLiteWarning,
+    backends,
     fit_loop,
     fit_parts,
     training,
@@ -380,8 +381,13 @@ def test_what_is_not_a_model_or_a_config_is_refused(small_sam):
     cells = CellScenes(4, size=64)
     with pytest.raises(SamLiteError, match=r"predictor\.model"):
         training.fit(sam_lite.SamPredictor(small_sam), cells, CONFIG)
+    with pytest.raises(SamLiteError, match="dataset 不对：收到 None"):
+        training.fit(small_sam, None)
     with pytest.raises(SamLiteError, match="FitConfig"):
         training.fit(small_sam, cells, {"epochs": 2})
+    small_sam.image_encoder = backends.prepare(small_sam)
+    with pytest.raises(SamLiteError, match=r"backends\.prepare 的编码器只管推理"):
+        training.fit(small_sam, cells)
 
 
 @pytest.mark.parametrize("parts", ["decoder", "lora"])
