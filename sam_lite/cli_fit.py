@@ -74,9 +74,7 @@ def fit(args: argparse.Namespace) -> None:
         raise SystemExit(130)
 
 
-def open_dataset(
-    pictures: Path, masks: Path, ignore: int | None = None
-) -> MaskDataset:
+def open_dataset(pictures: Path, masks: Path, ignore: int | None = None) -> MaskDataset:
     """标号图的文件夹，或 COCO 的 JSON；后者没有 ignore 可言。"""
     if masks.suffix.lower() != ".json":
         return LabelMapFolder(pictures, masks, ignore=ignore)
