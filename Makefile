@@ -75,7 +75,7 @@ photos: $(COURSE)
 	$(BIN)/python figures/photos_masks.py
 
 figures: $(COURSE)
-	$(BIN)/sam-lite demo --all --out figures/demo.png
+	$(BIN)/sam-lite demo --all --out figures/demo.jpg
 	for script in figures/*.py; do case $$script in */style.py) ;; *) $(BIN)/python $$script || exit 1;; esac; done
 
 lint: $(TEST)

@@ -36,14 +36,15 @@ class SamConfig:
 VIT_B = SamConfig("vit_b", 768, 12, 12, (2, 5, 8, 11))  # 93,735,472 个参数
 VIT_L = SamConfig("vit_l", 1024, 24, 16, (5, 11, 17, 23))  # 312,342,832 个参数
 VIT_H = SamConfig("vit_h", 1280, 32, 16, (7, 15, 23, 31))  # 641,090,608 个参数
-TINY = SamConfig(  # 2,955,808 个参数；窗口 6 不整除网格 16，和 vit_b 一样要填充
+TINY = SamConfig(  # 2,918,304 个参数；窗口 7 不整除网格 24，和 vit_b 一样要填充
     "tiny",
     embed_dim=160,
     depth=6,
     num_heads=5,
     global_attn_indexes=(1, 3, 5),
-    image_size=256,
-    window_size=6,
+    image_size=192,
+    patch_size=8,
+    window_size=7,
     prompt_embed_dim=128,
     decoder_heads=4,
     decoder_mlp_dim=512,

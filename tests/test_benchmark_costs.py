@@ -17,6 +17,7 @@ from benchmarks import costs, costs_worker, gpu  # noqa: E402
 from benchmarks.costs_figures import draw  # noqa: E402
 from benchmarks.costs_page import format_costs  # noqa: E402
 from benchmarks.costs_worker import Setting  # noqa: E402
+from sam_lite.config import TINY  # noqa: E402
 
 FOLDER = ROOT / "benchmarks"
 
@@ -57,7 +58,7 @@ def test_both_contenders_get_the_same_weights() -> None:
     assert set(mine) == set(other)
     assert all(torch.equal(mine[name], other[name]) for name in mine)
     assert all(tensor.any() for tensor in mine.values())
-    assert mine["image_encoder.pos_embed"].shape == (1, 8, 8, 160)
+    assert mine["image_encoder.pos_embed"].shape == (1, 16, 16, 160)
 
 
 @pytest.mark.parametrize("kind", list(costs_worker.KINDS))
@@ -71,7 +72,7 @@ def test_contenders_agree(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
         return found["rows"], parts
 
     who = ("official", "sam_lite")
-    rows = costs.run_all([Setting(kind, w, "tiny", 256, 1) for w in who], here)
+    rows = costs.run_all([Setting(kind, w, "tiny", TINY.image_size, 1) for w in who], here)
     expected = {"encoder": [1], "points": [1, 3], "prompts": [2]}[kind]
     assert [row["count"] for row in rows] == expected * 2
     assert all(row["seconds"] > 0 for row in rows)
@@ -82,7 +83,7 @@ def test_contenders_agree(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_worker_runs_in_its_own_process() -> None:
     rows, parts = costs.spawn(Setting("encoder", "sam_lite", "tiny", 128, 1))
     assert rows[0]["weights"] > 1e7 and rows[0]["seconds"] > 0
-    assert parts["1 embedding"].shape == (1, 128, 8, 8)
+    assert parts["1 embedding"].shape == (1, 128, 16, 16)
 
 
 def test_worker_reports_an_error() -> None:

@@ -208,8 +208,8 @@ def test_fitting_one_picture_raises_its_scores():
     before = parameters(sam)
     config = FitConfig(epochs=12, batch=1, prompts=4, rounds=2, patience=12, lr=5e-4)
     result = training.fit(sam, dataset, config, validation=dataset)
-    gain = fit_parts.mean_score(result.best) - fit_parts.mean_score(result.history[0])
-    assert gain > 0.05
+    before_it, best = map(fit_parts.mean_score, (result.history[0], result.best))
+    assert 1 - best < 0.9 * (1 - before_it)  # 离满分的距离；权重越好，越难再涨
     assert changed(before, sam) == {"mask_decoder"}
 
 

@@ -169,11 +169,11 @@ def test_own_image_size_changes_nothing(tiny: Sam, tmp_path: Path) -> None:
     assert_same_state(sam_lite.load(path, image_size=TINY.image_size), tiny)
 
 
-@pytest.mark.parametrize("size", [96, 192, 400])
+@pytest.mark.parametrize("size", [96, 256, 400])
 def test_image_size(tiny: Sam, tmp_path: Path, size: int) -> None:
     """换边长：只有绝对位置编码和全局层的相对位置表变了，编码器照样工作。"""
     sam = sam_lite.load(save(tiny, tmp_path / "mine.pth"), image_size=size)
-    grid = size // 16
+    grid = size // TINY.patch_size
     before, state = tiny.state_dict(), sam.state_dict()
     changed = {k for k in before if before[k].shape != state[k].shape}
     expected = {"image_encoder.pos_embed"} | {
@@ -193,23 +193,24 @@ def test_image_size(tiny: Sam, tmp_path: Path, size: int) -> None:
 def test_resized_tables_match_the_official_rule(tiny: Sam, tmp_path: Path) -> None:
     """先插值再用，与官方“用到时才插值”（get_rel_pos）的输出相同。"""
     path = save(tiny, tmp_path / "mine.pth")
-    sam = sam_lite.load(path, image_size=192)
-    late = sam_lite.load(path, image_size=192)
+    sam = sam_lite.load(path, image_size=256)
+    late = sam_lite.load(path, image_size=256)
     for i in TINY.global_attn_indexes:
         for axis in ("rel_pos_h", "rel_pos_w"):
             table = getattr(tiny.image_encoder.blocks[i].attn, axis)
             setattr(late.image_encoder.blocks[i].attn, axis, table)
-    x = torch.randn(1, 3, 192, 192)
+    x = torch.randn(1, 3, 256, 256)
     torch.testing.assert_close(sam.image_encoder(x), late.image_encoder(x))
 
 
 def test_position_embedding_keeps_its_place(tiny: Sam, tmp_path: Path) -> None:
     """位置编码按位置插值：一张从左到右的坡，缩放之后还是坡，高宽没有弄反。"""
     state = tiny.state_dict()
-    ramp = torch.linspace(-1, 1, 16)[None, None, :, None]  # 沿宽变化
-    state["image_encoder.pos_embed"] = ramp.expand(1, 16, 16, 160).contiguous()
+    grid = TINY.grid_size
+    ramp = torch.linspace(-1, 1, grid)[None, None, :, None]  # 沿宽变化
+    state["image_encoder.pos_embed"] = ramp.expand(1, grid, grid, 160).contiguous()
     torch.save(state, tmp_path / "ramp.pth")
-    sam = sam_lite.load(tmp_path / "ramp.pth", image_size=512)
+    sam = sam_lite.load(tmp_path / "ramp.pth", image_size=256)
     row = sam.image_encoder.pos_embed[0, :, :, 0]  # (32, 32)
     assert torch.allclose(row, row[:1].expand(32, 32))
     assert (row[0].diff()[2:-2] > 0).all()
@@ -269,9 +270,9 @@ def test_load_as_refuses_another_model(tmp_path: Path) -> None:
         load_as(VIT_B, "tiny")
 
 
-@pytest.mark.parametrize("size", [0, -16, 100, 80, 256.0, "256", True])
+@pytest.mark.parametrize("size", [0, -16, 100, 48, 256.0, "256", True])
 def test_bad_image_size(size: object) -> None:
-    with pytest.raises(SamLiteError, match="image_size.*16 的整数倍、不小于 96"):
+    with pytest.raises(SamLiteError, match="image_size.*8 的整数倍、不小于 56"):
         sam_lite.load("tiny", image_size=size)
 
 
