@@ -23,7 +23,7 @@ from .process import Parts, run_apart
 from .report import relative_difference, seconds, size
 
 HERE = Path(__file__).parent
-SIDES = {"tiny": (128, 256, 512)}  # 其余型号用 LARGE
+SIDES = {"tiny": (96, 192, 384)}  # 其余型号用 LARGE
 LARGE = (512, 768, 1024)
 EXTRA = ("task", "dtype", "compiled", "count")  # 只有一部分测量才有的那几项
 TOLERANCE = 1e-3

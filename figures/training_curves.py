@@ -43,7 +43,7 @@ def draw_panel(axes: Axes, runs: list[dict[str, Any]], column: int) -> None:
 def draw(runs: list[dict[str, Any]]) -> Figure:
     """两行三列：从权重出发的和从零开始的；框、一次点击、三次点击。"""
     figure, _ = new_figure(WIDTH, HEIGHT)
-    grid = {"left": 0.07, "right": 0.98, "top": 0.9, "bottom": 0.14, "hspace": 0.62}
+    grid = {"left": 0.07, "right": 0.98, "top": 0.88, "bottom": 0.08, "hspace": 0.55}
     panels = figure.subplots(2, 3, gridspec_kw=grid | {"wspace": 0.22})
     for row, (start, title) in zip(panels, ROWS.items(), strict=True):
         chosen = [run for run in runs if run["start"] == start]
@@ -52,14 +52,12 @@ def draw(runs: list[dict[str, Any]]) -> Figure:
             axes.set_title(name, size=10, loc="left")
             axes.set_xlabel("训练用时，分钟", size=8.5, color=MUTED)
         row[0].set_ylabel("平均 IoU", size=9, color=MUTED)
-        place = {"x": 0.07, "y": row[0].get_position().y1 + 0.055}
+        place = {"x": 0.07, "y": row[0].get_position().y1 + 0.06}
         figure.text(**place, s=title, size=11.5, weight="bold")
         handles, names = row[0].get_legend_handles_labels()
-        spot = (0.525, row[0].get_position().y0 - 0.085)
-        figure.legend(
-            handles, names, loc="upper center", bbox_to_anchor=spot, ncol=4,
-            frameon=False, fontsize=9,
-        )  # fmt: skip
+        spot = (0.985, place["y"] - 0.012)  # 和这一行的题目并排
+        style = {"loc": "lower right", "ncol": 4, "frameon": False, "fontsize": 9}
+        figure.legend(handles, names, bbox_to_anchor=spot, **style)
     return figure
 
 
