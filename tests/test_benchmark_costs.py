@@ -72,7 +72,8 @@ def test_contenders_agree(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
         return found["rows"], parts
 
     who = ("official", "sam_lite")
-    rows = costs.run_all([Setting(kind, w, "tiny", TINY.image_size, 1) for w in who], here)
+    side = TINY.image_size
+    rows = costs.run_all([Setting(kind, w, "tiny", side, 1) for w in who], here)
     expected = {"encoder": [1], "points": [1, 3], "prompts": [2]}[kind]
     assert [row["count"] for row in rows] == expected * 2
     assert all(row["seconds"] > 0 for row in rows)

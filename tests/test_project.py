@@ -143,7 +143,10 @@ def test_readme_names_only_what_exists(name):
     named = set(re.findall(r"\bmake ([a-z]+)", text))
     assert named and named <= targets
     for link in re.findall(r"\]\((?!https?:|#)([^)]+)\)", text):
-        assert (ROOT / link).exists(), f"{name} 里的链接 {link} 没有文件"
+        file, _, heading = link.partition("#")
+        assert (ROOT / file).exists(), f"{name} 里的链接 {link} 没有文件"
+        if heading:
+            assert re.search(rf"^#+ {heading}$", read(file), re.MULTILINE), link
 
 
 def test_ci_runs_make_test():
