@@ -155,7 +155,7 @@ BAD: dict[str, tuple[str, Maker, str]] = {
     "unknown_size": (
         "a.pth",
         lambda s, p: torch_bytes(sam_from_config(SMALL).state_dict(), p),
-        r"\(24, 3, 8\)，不是已知的型号",
+        r"宽度、层数是 \(24, 3\)，不是已知的型号：tiny \(160, 6\)",
     ),
     "missing_key": (
         "a.pth",

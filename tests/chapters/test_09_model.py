@@ -54,7 +54,7 @@ def assert_same(mine: dict, theirs: dict, logits: torch.Tensor) -> None:
     assert mine["masks"].dtype == torch.bool
     differ = mine["masks"] != theirs["masks"]
     assert (logits[differ].abs() <= 1e-5 * logits.abs().max()).all()
-    assert differ.sum() <= 3
+    assert differ.float().mean() <= 1e-5  # 恰好在 0 边上的，十万分之一以内
 
 
 def every_prompt(image: torch.Tensor, mask_size: tuple[int, int]) -> dict[str, dict]:

@@ -94,9 +94,10 @@ def run_ours(sam: Sam, embedding: torch.Tensor, prompts: dict, many: bool) -> tu
     )
 
 
-POINTS = torch.tensor([[[[30.0, 40.5], [200.0, 7.0]], [[99.0, 3.0], [128.0, 250.0]]]])
+SIDE = 4 * TINY.grid_size  # 低分辨率掩码的边长
+POINTS = torch.tensor([[[[30.0, 40.5], [150.0, 7.0]], [[99.0, 3.0], [128.0, 185.0]]]])
 LABELS = torch.tensor([[[1, 0], [1, 1]]])
-BOXES = torch.tensor([[[10.0, 20.0, 100.0, 90.0], [5.0, 5.0, 250.0, 60.0]]])
+BOXES = torch.tensor([[[10.0, 20.0, 100.0, 90.0], [5.0, 5.0, 185.0, 60.0]]])
 PROMPTS = {
     "points": {"input_points": POINTS, "input_labels": LABELS},
     "padded": {"input_points": POINTS, "input_labels": torch.tensor([[[1, -1]] * 2])},
@@ -105,7 +106,7 @@ PROMPTS = {
     "mask": {
         "input_points": POINTS[:, :1],
         "input_labels": LABELS[:, :1],
-        "input_masks": torch.linspace(-9, 9, 64 * 64).reshape(1, 1, 64, 64),
+        "input_masks": torch.linspace(-9, 9, SIDE * SIDE).reshape(1, 1, SIDE, SIDE),
     },
 }
 
