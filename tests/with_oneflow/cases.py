@@ -110,10 +110,10 @@ def forward_case(folder: Path) -> Arrays:
     records: list[dict[str, Any]] = []
     for name in ("coins", "cat"):
         image = photo(name)
-        resized = ResizeLongestSide(256).apply_image(image)
+        resized = ResizeLongestSide(sam.image_encoder.img_size).apply_image(image)
         tensor = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))
         records.append({"image": tensor, "original_size": image.shape[:2]})
-    records[0]["boxes"] = torch.tensor([[20.0, 30.0, 150.0, 160.0], [5, 5, 60, 70]])
+    records[0]["boxes"] = torch.tensor([[20.0, 30.0, 150.0, 140.0], [5, 5, 60, 70]])
     records[1]["point_coords"] = torch.tensor([[[90.0, 80.0], [10, 20]]])
     records[1]["point_labels"] = torch.tensor([[1, 0]])
     with torch.no_grad():
@@ -160,9 +160,8 @@ def records_to_arrays(records: list[dict[str, Any]]) -> Arrays:
         "masks": np.stack(masks),
         "boxes": np.array([r["bbox"] + r["crop_box"] for r in records]),
         "points": np.array([r["point_coords"][0] for r in records]),
-        "scores": np.array(
-            [[r["predicted_iou"], r["stability_score"]] for r in records]
-        ),
+        "scores": np.array([r["predicted_iou"] for r in records]),
+        "stability": np.array([r["stability_score"] for r in records]),
     }
 
 

@@ -13,6 +13,7 @@ from conftest import LARGEST, REFERENCE, SECONDS
 import sam_lite
 from sam_lite import ops
 from sam_lite.attention import set_fused
+from sam_lite.config import TINY
 from sam_lite.errors import SamLiteError
 
 TOLERANCE = 1e-4  # 嵌入、低分辨率的掩码、IoU 的绝对误差
@@ -38,6 +39,8 @@ def test_equals_pytorch(name: str) -> None:
     with np.load(REFERENCE / f"{name}.npz") as wanted:
         assert list(got) == list(wanted)
         apart = {key: difference(got[key], wanted[key]) for key in got}
+    if "stability" in apart:  # 数像素得来：恰在阈值上的一个像素，就差千分之几
+        assert apart.pop("stability") <= 2e-3
     if name == "resize":  # 像素在 0–255 之间，相对地看
         apart = {key: value / 255 for key, value in apart.items()}
     LARGEST[name] = max(apart.values())
@@ -84,7 +87,8 @@ def test_no_prompts_and_no_masks_are_empty() -> None:
     predictor = sam_lite.SamPredictor(sam)
     predictor.set_image(photo())
     masks, iou, low_res = predictor.predict(box=np.zeros((0, 4)))
-    assert masks.shape == (0, 3, 303, 384) and low_res.shape == (0, 3, 64, 64)
+    side = sam.prompt_encoder.mask_input_size
+    assert masks.shape == (0, 3, 303, 384) and low_res.shape == (0, 3, *side)
     assert iou.shape == (0, 3)
     generator = sam_lite.SamAutomaticMaskGenerator(sam, 4, pred_iou_thresh=9.0)
     assert generator.generate(photo()) == []
@@ -123,9 +127,10 @@ def ask(image: np.ndarray, x: float = 9.0) -> None:
 
 
 def ask_tensor(bad: float) -> None:
-    image = torch.ones(1, 3, 256, 200)
+    side = TINY.image_size
+    image = torch.ones(1, 3, side, 100)
     image[0, 1, 7, 7] = bad
-    sam_lite.SamPredictor(sam_lite.load("tiny")).set_torch_image(image, (256, 200))
+    sam_lite.SamPredictor(sam_lite.load("tiny")).set_torch_image(image, (side, 100))
 
 
 @pytest.mark.parametrize("name", BAD)
