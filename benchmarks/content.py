@@ -37,6 +37,7 @@ from sam_lite.weights import load
 from . import store
 from .content_page import format_page
 from .photos.truth import Photos
+from .study import attempt, note
 
 HERE = Path(__file__).parent
 SEED_STEP = 1_000_000  # 换一个种子，场景也从别处画起
@@ -207,11 +208,6 @@ def choose(names: list[str] | None) -> list[Arm]:
     return [arm for name, arm in arms.items() if not names or name in names]
 
 
-def note(text: str) -> None:
-    """往标准错误写一行。"""
-    print(text, file=sys.stderr, flush=True)
-
-
 def make_parser() -> Parser:
     """全部选项。"""
     parser = Parser(prog="python -m benchmarks.content")
@@ -241,6 +237,7 @@ def make_parser() -> Parser:
 
 def study(args: argparse.Namespace) -> None:
     """一组一组做下去。"""
+    args.config = parse_settings(args.set)
     wanted, begin = settings(args), time.monotonic()
     make_folder(args.out)
     for arm in choose(args.arms):
@@ -262,16 +259,7 @@ def main(arguments: list[str]) -> int:
         print("\n".join(arm.name for arm in all_arms()))
         return 0
     torch.set_num_threads(args.threads)
-    try:
-        args.config = parse_settings(args.set)
-        study(args)
-    except KeyboardInterrupt:
-        note("停下了；再敲一遍同样的命令，接着做。")
-        return 130
-    except SamLiteError as error:
-        note(str(error))
-        return 1
-    return 0
+    return attempt(lambda: study(args))
 
 
 if __name__ == "__main__":

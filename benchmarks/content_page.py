@@ -72,8 +72,9 @@ TEXT = """\
 
 ## 怎么量的
 
-- 训练：每步 {batch} 张图，每张 {prompts} 组提示，最高学习率 {lr:g}，随后降到零；只用一
-  个线程时，同样的种子结果逐位相同。
+- 出发的权重：{weights}（逐个参数的 SHA-256 的头 12 位）；“同一份”说的就是它。
+- 训练：每步 {batch} 张图，每张 {prompts} 组提示，{optimizer}，最高学习率 {lr:g}，随后
+  降到零；只用一个线程时，同样的种子结果逐位相同。
 - 照片的量法同 [PHOTOS.md](PHOTOS.md)，每个物体点 {clicks_each} 次；场景的量法同
   `sam-lite evaluate`，各 {eval_scenes} 张。
 - 训练的步数不多，差得比“只差种子的两组”还小的，不能算数。
@@ -183,6 +184,8 @@ def format_page(found: dict[str, Any]) -> str:
         batch=config["batch"],
         prompts=config["prompts"],
         lr=config["lr"],
+        optimizer={"adamw": "AdamW", "muon": "Muon"}[config["optimizer"]],
+        weights=asked["weights"][:12],
         clicks_each=asked["clicks"],
         eval_scenes=asked["eval_scenes"],
     )

@@ -18,7 +18,7 @@ import torch
 
 from sam_lite.cli_parser import Parser, count, positive
 from sam_lite.config import TINY, SamConfig, TrainConfig
-from sam_lite.errors import SamLiteError
+from sam_lite.errors import problem
 from sam_lite.fit_team import Team
 from sam_lite.interrupts import Interrupts
 from sam_lite.model import Sam, sam_from_config
@@ -29,6 +29,7 @@ from sam_lite.training_exam import SCORES, Exam
 from sam_lite.weights import load_as
 
 from . import store
+from .study import attempt, note
 
 CURVES = Path(__file__).parent / "training" / "curves.json"
 COARSE = replace(TINY, image_size=256, patch_size=16, window_size=6)  # 从零开始的起点
@@ -140,11 +141,6 @@ def record(result: dict[str, Any]) -> None:
     store.write(CURVES, f"[\n{lines}\n]\n")
 
 
-def note(text: str) -> None:
-    """往标准错误写一行。"""
-    print(text, file=sys.stderr, flush=True)
-
-
 def make_parser() -> Parser:
     """全部选项。"""
     parser = Parser(prog="python -m benchmarks.shapes")
@@ -155,34 +151,35 @@ def make_parser() -> Parser:
     add("--init", required=True, metavar="FILE", help="从这份 tiny 的权重出发")
     add("--scenes", type=count, default=30000, metavar="N", help="素材库有多少张")
     add("--only", metavar="A,B", help="只做这几种，写 curves.json 里的 label")
-    add("--minutes", type=positive, default=8.0, metavar="M", help="每种训练多久")
-    add("--eval-every", type=positive, default=2.0, metavar="M", help="隔多久考一次")
+    add("--minutes", type=positive, default=6.0, metavar="M", help="每种训练多久")
+    add("--eval-every", type=positive, default=1.5, metavar="M", help="隔多久考一次")
     add("--eval-scenes", type=count, default=60, metavar="N", help="考多少张场景")
     text = "检查点放在哪里"
     add("--work", type=Path, default=Path("runs/shapes"), metavar="DIR", help=text)
     return parser
 
 
+def compare(args: argparse.Namespace) -> None:
+    """一种一种做下去，做过的跳过。"""
+    names = args.only.split(",") if args.only else [s.label for s in all_shapes()]
+    for name in names:
+        if name not in [shape.label for shape in all_shapes()]:
+            wanted = "、".join(shape.label for shape in all_shapes())
+            raise problem("--only", name, f"这些之一，逗号隔开：{wanted}")
+    with Interrupts() as stop:
+        for shape in all_shapes():
+            known = [run["label"] for run in read()]
+            if shape.label in names and shape.label not in known:
+                result = run(shape, args, stop)
+                record(result)
+                note(f"{shape.label}：{result['steps']} 步，{result['points'][-1]}")
+
+
 def main(arguments: list[str]) -> int:
     """执行一次，返回退出码。"""
     args = make_parser().parse_args(arguments)
     torch.set_num_threads(1)
-    names = args.only.split(",") if args.only else [s.label for s in all_shapes()]
-    try:
-        with Interrupts() as stop:
-            for shape in all_shapes():
-                known = [run["label"] for run in read()]
-                if shape.label in names and shape.label not in known:
-                    result = run(shape, args, stop)
-                    record(result)
-                    note(f"{shape.label}：{result['steps']} 步，{result['points'][-1]}")
-    except KeyboardInterrupt:
-        note("停下了；再敲一遍同样的命令，接着做。")
-        return 130
-    except SamLiteError as error:
-        note(str(error))
-        return 1
-    return 0
+    return attempt(lambda: compare(args))
 
 
 if __name__ == "__main__":

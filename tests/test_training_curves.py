@@ -61,7 +61,7 @@ def test_fresh_shapes_change_one_thing_each():
         sam_from_config(shape.config)
 
 
-def test_runs_are_recorded_in_order_and_not_repeated(tmp_path, monkeypatch):
+def test_runs_are_recorded_in_order_and_not_repeated(tmp_path, monkeypatch, capsys):
     """真的训练几步：考的分数记成点；同名的换成新的；做过的跳过。"""
     monkeypatch.setattr(shapes, "CURVES", tmp_path / "curves.json")
     (tmp_path / "curves.json").write_text("[]\n", encoding="utf-8")
@@ -83,6 +83,8 @@ def test_runs_are_recorded_in_order_and_not_repeated(tmp_path, monkeypatch):
     assert shapes.main([*line.split(), "提示 64"]) == 0
     assert shapes.read()[1]["steps"] == 7  # 没有重做
     assert shapes.main([*line.split(), "256/8"]) == 1  # 权重不在
+    assert shapes.main([*line.split(), "512/8"]) == 1  # 没有这一种
+    assert "--only 不对：收到 512/8" in capsys.readouterr().err
 
 
 def test_an_interrupted_run_is_not_recorded(tmp_path, monkeypatch):
@@ -100,9 +102,7 @@ def test_the_committed_runs_are_well_formed():
     """时间一直往前，分数在 0 到 1 之间，名字不重，次序照名单。"""
     runs = json.loads(shapes.CURVES.read_text(encoding="utf-8"))
     labels = [shape.label for shape in shapes.all_shapes()]
-    assert [run["label"] for run in runs] == [
-        name for name in labels if name in {run["label"] for run in runs}
-    ]
+    assert [run["label"] for run in runs] == labels
     for run in runs:
         minutes = [point[0] for point in run["points"]]
         assert minutes == sorted(minutes) and len(minutes) > 1
