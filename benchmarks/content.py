@@ -27,8 +27,8 @@ from sam_lite.evaluation_photos import CLICKS, MODEL, evaluate_photos
 from sam_lite.interrupts import Interrupts
 from sam_lite.model import Sam
 from sam_lite.predictor import SamPredictor
-from sam_lite.scene_bank import SceneBank
-from sam_lite.scene_content import BASE, CONTENTS, NEW, OLD, RICH, SceneContent
+from sam_lite.scenes.bank import SceneBank
+from sam_lite.scenes.content import BASE, CONTENTS, NEW, OLD, RICH, SceneContent
 from sam_lite.scenes import make_scene
 from sam_lite.trainer import Trainer
 from sam_lite.training_files import make_folder

@@ -44,7 +44,7 @@ TEXT = """\
 这一页由 `python -m benchmarks.content` 写出，原始的数在 [content.json](content.json)。
 每一组从同一份权重出发，在自己的 {scenes} 张场景上训练 {steps} 步，步数、种子、学习率都
 一样，只有场景里画什么不同：“去掉”是不画这一样，“添上”是只加这一样，“全都添上”是
-`RICH`（`sam_lite/scene_content.py`）。种子相同时，没有改动的成分画出来尽量不变。
+`RICH`（`sam_lite/scenes/content.py`）。种子相同时，没有改动的成分画出来尽量不变。
 
 ## 十张真照片上的平均 IoU
 

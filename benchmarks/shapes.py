@@ -22,7 +22,7 @@ from sam_lite.errors import problem
 from sam_lite.fit_team import Team
 from sam_lite.interrupts import Interrupts
 from sam_lite.model import Sam, sam_from_config
-from sam_lite.scene_bank import SceneBank
+from sam_lite.scenes.bank import SceneBank
 from sam_lite.trainer import Trainer
 from sam_lite.training import init_for_training
 from sam_lite.training_exam import SCORES, Exam

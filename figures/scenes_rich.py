@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sam_lite import viz
-from sam_lite.scene_content import BASE, NEW
+from sam_lite.scenes.content import BASE, NEW
 from sam_lite.scenes import make_scene
 
 COLUMNS = 5

@@ -27,8 +27,8 @@ from .extras import require
 from .fit_team import Team, join_team, start_others
 from .interrupts import Interrupts
 from .model import Sam, sam_from_config
-from .scene_bank import SceneBank
-from .scene_content import CONTENTS
+from .scenes.bank import SceneBank
+from .scenes.content import CONTENTS
 from .trainer import Trainer
 from .training import init_for_training
 from .training_exam import Exam

@@ -18,7 +18,7 @@ from .config import TrainConfig
 from .errors import SamLiteError
 from .fit_team import Team
 from .model import Sam
-from .scene_bank import SceneBank
+from .scenes.bank import SceneBank
 from .training import sam_loss
 from .training_data import draw_batch
 from .training_exam import Exam

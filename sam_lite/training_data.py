@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from .config import TrainConfig
 from .errors import SamLiteError
 from .model import Sam
-from .scene_bank import MAX_LABELS, SceneBank
+from .scenes.bank import MAX_LABELS, SceneBank
 
 
 @dataclass

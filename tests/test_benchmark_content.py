@@ -13,7 +13,7 @@ sys.path.append(str(ROOT))
 from benchmarks import content as study  # noqa: E402
 from benchmarks import content_page as page  # noqa: E402
 from sam_lite.errors import SamLiteError  # noqa: E402
-from sam_lite.scene_content import BASE, NEW, OLD, RICH  # noqa: E402
+from sam_lite.scenes.content import BASE, NEW, OLD, RICH  # noqa: E402
 
 FOLDER = ROOT / "benchmarks"
 KEYS = tuple(page.COLUMNS)

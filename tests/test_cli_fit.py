@@ -12,7 +12,7 @@ from sam_lite import cli, cli_fit, weights
 from sam_lite.errors import SamLiteError
 from sam_lite.fit_loop import FitResult
 from sam_lite.mask_rle import mask_to_rle_pytorch
-from sam_lite.scene_cells import CellScenes
+from sam_lite.scenes.cells import CellScenes
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from sam_lite.fit_parts import Best
 from sam_lite.fit_samples import Samples, find_things
 from sam_lite.interrupts import Interrupts
 from sam_lite.lora import add_lora
-from sam_lite.scene_cells import CellScenes
+from sam_lite.scenes.cells import CellScenes
 
 CONFIG = FitConfig(epochs=2, batch=2, prompts=3)
 CPU = torch.device("cpu")

@@ -25,7 +25,7 @@ from sam_lite import training
 from sam_lite.config import FitConfig
 from sam_lite.fit_parts import Best
 from sam_lite.model import sam_from_config
-from sam_lite.scene_cells import CellScenes
+from sam_lite.scenes.cells import CellScenes
 
 if __name__ == "__main__":
     Best.restore = lambda self: None  # 要比的是最后的权重，不是最好的

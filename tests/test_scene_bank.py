@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from sam_lite import SamLiteError, scene_bank
-from sam_lite.scene_bank import SceneBank
-from sam_lite.scene_content import BASE
+from sam_lite.scenes.bank import SceneBank
+from sam_lite.scenes.content import BASE
 from sam_lite.scenes import make_scene
 
 

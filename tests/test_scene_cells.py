@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sam_lite import SamLiteError
-from sam_lite.scene_cells import LEAST, CellScenes, make_cells
+from sam_lite.scenes.cells import LEAST, CellScenes, make_cells
 
 
 def test_same_seed_same_picture():

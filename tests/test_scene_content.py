@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sam_lite.errors import SamLiteError
-from sam_lite.scene_content import (
+from sam_lite.scenes.content import (
     BASE,
     CONTENTS,
     NEW,
@@ -15,10 +15,10 @@ from sam_lite.scene_content import (
     SceneContent,
     differences,
 )
-from sam_lite.scene_looks import Studio
-from sam_lite.scene_packed import Ground, bricks, pack, scales, stones
-from sam_lite.scene_shapes import NAMELESS, STOUT
-from sam_lite.scene_strokes import GLYPHS, trace
+from sam_lite.scenes.looks import Studio
+from sam_lite.scenes.packed import Ground, bricks, pack, scales, stones
+from sam_lite.scenes.shapes import NAMELESS, STOUT
+from sam_lite.scenes.strokes import GLYPHS, trace
 from sam_lite.scenes import Scene, make_scene
 
 SEEDS = range(12)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sam_lite.errors import SamLiteError
-from sam_lite.scene_objects import MAX_OBJECTS
+from sam_lite.scenes.objects import MAX_OBJECTS
 from sam_lite.scenes import Scene, make_scene, make_scenes
 
 

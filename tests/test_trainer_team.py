@@ -24,7 +24,7 @@ from sam_lite import training
 from sam_lite.config import TrainConfig
 from sam_lite.fit_team import join_team
 from sam_lite.model import sam_from_config
-from sam_lite.scene_bank import SceneBank
+from sam_lite.scenes.bank import SceneBank
 from sam_lite.trainer import Trainer
 from sam_lite.training_exam import Exam
 from sam_lite.training_files import Checkpoints
@@ -56,7 +56,7 @@ if __name__ == "__main__":
 
 def test_two_processes_equal_one(tmp_path, monkeypatch):
     """每步三张图：一个进程分到两张，另一个一张；中途由第二个叫停、续跑。"""
-    from sam_lite.scene_bank import SceneBank
+    from sam_lite.scenes.bank import SceneBank
 
     for name in ("RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)

@@ -17,7 +17,7 @@ import training_curves  # noqa: E402
 from benchmarks import shapes  # noqa: E402
 from sam_lite.interrupts import Interrupts  # noqa: E402
 from sam_lite.model import sam_from_config  # noqa: E402
-from sam_lite.scene_bank import SceneBank  # noqa: E402
+from sam_lite.scenes.bank import SceneBank  # noqa: E402
 
 # 编的数：每列的终点依次低 0.1
 RUNS = [

@@ -11,7 +11,7 @@ from parity.small import SMALL
 from sam_lite import training_data
 from sam_lite.config import TrainConfig
 from sam_lite.model import sam_from_config
-from sam_lite.scene_bank import MAX_LABELS, SceneBank
+from sam_lite.scenes.bank import MAX_LABELS, SceneBank
 from sam_lite.scenes import Scene, make_scene
 
 

@@ -10,7 +10,7 @@ from sam_lite import evaluation, training
 from sam_lite.config import TrainConfig
 from sam_lite.fit_team import Team
 from sam_lite.model import sam_from_config
-from sam_lite.scene_bank import SceneBank
+from sam_lite.scenes.bank import SceneBank
 from sam_lite.trainer import Trainer
 from sam_lite.training_exam import SCORES, Exam
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .scene_random import pick
+from .random import pick
 
 DECOR = 100  # 部件号从这里起的块只是花纹：画出来，但不给标签
 

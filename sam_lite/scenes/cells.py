@@ -9,8 +9,8 @@ import math
 import numpy as np
 from PIL import Image, ImageFilter
 
-from .errors import problem
-from .scene_random import clouds
+from ..errors import problem
+from .random import clouds
 
 LEAST = 0.0015  # 可见面积不到画面这么多的细胞丢掉
 

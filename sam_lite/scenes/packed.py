@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .scene_looks import Studio, paint, shade
-from .scene_objects import MAX_OBJECTS, draw_mixed
-from .scene_random import log_uniform, pick
+from .looks import Studio, paint, shade
+from .objects import MAX_OBJECTS, draw_mixed
+from .random import log_uniform, pick
 
 LEAST_AT_256 = 80  # 看得见的像素更少的格子不给标签；别的边长按面积折算
 

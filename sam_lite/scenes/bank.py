@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from .atomic import atomic_file, reason, sweep, sync_folder
-from .errors import SamLiteError
-from .scene_content import BASE, SceneContent, differences
-from .scenes import make_scenes
-from .training_files import check_room, folder_lock, make_folder
+from ..atomic import atomic_file, reason, sweep, sync_folder
+from ..errors import SamLiteError
+from .content import BASE, SceneContent, differences
+from .scene import make_scenes
+from ..training_files import check_room, folder_lock, make_folder
 
 MAX_LABELS = 41  # 背景 0，加上最多 40 个物体
 COMMIT_EVERY = 32  # 每画这么多张，落到磁盘上一次，再记“画好了”
@@ -37,7 +37,7 @@ class SceneBank:
         directory: 存放的目录，没有就新建；已有素材库时接着用，绝不改写它的大小。
         count: 至少要多少张场景；已有的更多时全都用上。
         size: 边长至少多少像素；已有的更大时照用。
-        first_seed: 第一张场景的种子；content: 画什么，见 ``scene_content``。
+        first_seed: 第一张场景的种子；content: 画什么，见 ``content``。
 
     错误：目录里的素材库种子或画的成分不同、边长或张数不够、文件损坏、别的进程正在画、
     写不了时抛 SamLiteError。

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .scene_looks import Material, Studio, paint
-from .scene_objects import MAX_OBJECTS
-from .scene_random import log_uniform, pick
+from .looks import Material, Studio, paint
+from .objects import MAX_OBJECTS
+from .random import log_uniform, pick
 
 FINE = 4  # 画线条的画布大几倍
 

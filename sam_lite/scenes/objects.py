@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .scene_looks import Material, Studio, paint, shade
-from .scene_random import log_uniform, pick
-from .scene_shapes import (
+from .looks import Material, Studio, paint, shade
+from .random import log_uniform, pick
+from .shapes import (
     DECOR,
     NAMELESS,
     STOUT,

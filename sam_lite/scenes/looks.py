@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from .scene_content import SceneContent
-from .scene_random import clouds, log_uniform, pick
+from .content import SceneContent
+from .random import clouds, log_uniform, pick
 
 # 花纹的种类和出现的概率
 KINDS = {

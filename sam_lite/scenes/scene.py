@@ -3,9 +3,9 @@
 训练一个小的 SAM 需要大量“图 + 掩码”，而真实标注很贵。这个模块从一个随机种子画出背景、
 物体、部件、光照、遮挡和相机噪声；掩码在作画时就已知，所以没有标注误差。
 
-入口是 ``make_scene`` 和 ``make_scenes``。画的过程分在几个文件里：``scene_content`` 列出
-画什么，``scene_shapes`` 定形状，``scene_looks`` 定颜色、材质和背景，``scene_objects``
-把物体摆进画面、写标签，``scene_packed`` 画铺满画面的东西，``scene_strokes`` 画线条，这
+入口是 ``make_scene`` 和 ``make_scenes``。画的过程分在几个文件里：``content`` 列出
+画什么，``shapes`` 定形状，``looks`` 定颜色、材质和背景，``objects``
+把物体摆进画面、写标签，``packed`` 画铺满画面的东西，``strokes`` 画线条，这
 里最后加上相机的效果。只依赖 numpy 和 pillow。
 """
 
@@ -26,13 +26,13 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFilter
 
-from .errors import SamLiteError, problem
-from .scene_content import BASE, SceneContent
-from .scene_looks import Studio, paint_background
-from .scene_objects import draw_cropped, draw_group, draw_mixed, tidy_labels
-from .scene_packed import draw_packed, draw_tissue
-from .scene_random import log_uniform, pick
-from .scene_strokes import draw_letters, draw_slender
+from ..errors import SamLiteError, problem
+from .content import BASE, SceneContent
+from .looks import Studio, paint_background
+from .objects import draw_cropped, draw_group, draw_mixed, tidy_labels
+from .packed import draw_packed, draw_tissue
+from .random import log_uniform, pick
+from .strokes import draw_letters, draw_slender
 
 CHUNK = 16  # 并行时一个任务画多少张
 
@@ -43,12 +43,14 @@ class Scene:
 
     ``image`` 形状 (H, W, 3)，uint8，RGB；``labels`` 形状 (H, W)，uint8，0 是背景，
     k 是该像素上最靠前的东西；``parents`` 形状 (K + 1,)，uint8，``parents[k]`` 是 k 所属
-    整体的标签，0 表示 k 自成一物。部件的标签总是大于它的整体。
+    整体的标签，0 表示 k 自成一物。部件的标签总是大于它的整体。``names[k - 1]`` 是 k 的
+    (中文, 英文) 名；东西没有名字时是空的。
     """
 
     image: np.ndarray
     labels: np.ndarray
     parents: np.ndarray
+    names: tuple[tuple[str, str], ...] = ()
 
     @property
     def num_objects(self) -> int:
@@ -60,7 +62,7 @@ class Scene:
 
         ``k`` 不是 1 到 K 的整数时抛出 SamLiteError。
         """
-        _check_int("k", k, 1, self.num_objects)
+        check_int("k", k, 1, self.num_objects)
         member = np.zeros(len(self.parents), bool)
         member[k] = True
         for child in range(k + 1, len(member)):  # 整体的标签总是更小，一遍就够
@@ -169,9 +171,9 @@ def make_scenes(
     ``if __name__ == "__main__":`` 之下。参数不合要求时抛出 SamLiteError：size 和
     workers 当场查，其余要到画第一张时才查。
     """
-    _check_int("size", size, 32)
+    check_int("size", size, 32)
     workers = (os.cpu_count() or 1) if workers is None else workers
-    _check_int("workers", workers, 0)
+    check_int("workers", workers, 0)
     return _stream(iter(seeds), size, workers, options)
 
 
@@ -263,15 +265,16 @@ def _interrupts_held() -> Iterator[None]:
 def _check_options(
     seed: int, size: int, objects: tuple, area: tuple, content: SceneContent
 ) -> None:
-    _check_int("seed", seed, 0)
-    _check_int("size", size, 32)
+    check_int("seed", seed, 0)
+    check_int("size", size, 32)
     _check_pair("objects", objects, 1, 20, numbers.Integral)
     _check_pair("area", area, 0.001, 0.8, numbers.Real)
     if not isinstance(content, SceneContent):
         raise problem("content", repr(content), "SceneContent，例如 BASE、RICH")
 
 
-def _check_int(name: str, value: Any, low: int, high: float = math.inf) -> None:
+def check_int(name: str, value: Any, low: int, high: float = math.inf) -> None:
+    """value 不是 low 到 high 的整数时抛 SamLiteError。"""
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if not (whole and low <= value <= high):
         span = f"不小于 {low}" if high == math.inf else f"从 {low} 到 {high}"

@@ -7,7 +7,7 @@
 import numbers
 from dataclasses import asdict, dataclass, fields
 
-from .errors import problem
+from ..errors import problem
 
 
 @dataclass(frozen=True)
