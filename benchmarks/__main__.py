@@ -11,7 +11,7 @@ from typing import Any
 
 from sam_lite.config import PRESETS
 from sam_lite.errors import SamLiteError
-from sam_lite.interrupts import Interrupts
+from sam_lite.learn.interrupts import Interrupts
 
 from . import store
 from .cases import BY_KEY, CASES, Case

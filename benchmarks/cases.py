@@ -14,8 +14,8 @@ from PIL import Image
 from torch import nn
 
 import sam_lite
+from sam_lite.files.huggingface import is_huggingface, to_official
 from sam_lite.weights import ASSETS
-from sam_lite.weights_huggingface import is_huggingface, to_official
 
 from .contenders import Job, import_contender, load_model
 

@@ -12,9 +12,9 @@ from torch import nn
 
 import sam_lite
 from sam_lite.config import PRESETS, SamConfig
-from sam_lite.mask_nms import nms
+from sam_lite.files.huggingface import to_huggingface
+from sam_lite.masks.nms import nms
 from sam_lite.model import sam_from_config
-from sam_lite.weights_huggingface import to_huggingface
 
 TESTS = Path(__file__).resolve().parent.parent / "tests"
 NAMES = {"sam_lite": "sam_lite", "official": "官方", "transformers": "transformers"}

@@ -19,19 +19,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from sam_lite.cli_parser import Parser, count, positive
+from sam_lite.cli.parser import Parser, count, positive
 from sam_lite.config import TrainConfig
 from sam_lite.errors import SamLiteError, problem
-from sam_lite.evaluation import eval_seeds, make_task, score_model
-from sam_lite.evaluation_photos import CLICKS, MODEL, evaluate_photos
-from sam_lite.interrupts import Interrupts
+from sam_lite.learn.evaluation import eval_seeds, make_task, score_model
+from sam_lite.learn.files import make_folder
+from sam_lite.learn.interrupts import Interrupts
+from sam_lite.learn.photos import CLICKS, MODEL, evaluate_photos
+from sam_lite.learn.trainer import Trainer
 from sam_lite.model import Sam
 from sam_lite.predictor import SamPredictor
+from sam_lite.scenes import make_scene
 from sam_lite.scenes.bank import SceneBank
 from sam_lite.scenes.content import BASE, CONTENTS, NEW, OLD, RICH, SceneContent
-from sam_lite.scenes import make_scene
-from sam_lite.trainer import Trainer
-from sam_lite.training_files import make_folder
 from sam_lite.weights import load
 
 from . import store

@@ -16,16 +16,16 @@ from typing import Any, NamedTuple
 
 import torch
 
-from sam_lite.cli_parser import Parser, count, positive
+from sam_lite.cli.parser import Parser, count, positive
 from sam_lite.config import TINY, SamConfig, TrainConfig
 from sam_lite.errors import problem
-from sam_lite.fit_team import Team
-from sam_lite.interrupts import Interrupts
+from sam_lite.learn.exam import SCORES, Exam
+from sam_lite.learn.interrupts import Interrupts
+from sam_lite.learn.team import Team
+from sam_lite.learn.trainer import Trainer
 from sam_lite.model import Sam, sam_from_config
 from sam_lite.scenes.bank import SceneBank
-from sam_lite.trainer import Trainer
 from sam_lite.training import init_for_training
-from sam_lite.training_exam import SCORES, Exam
 from sam_lite.weights import load_as
 
 from . import store

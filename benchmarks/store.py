@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sam_lite.atomic import atomic_file
 from sam_lite.config import PRESETS
+from sam_lite.files.atomic import atomic_file
 
 from .cases import BY_KEY
 from .report import Outcome, Section

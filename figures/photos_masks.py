@@ -14,7 +14,7 @@ sys.path.append(str(ROOT))
 import sam_lite  # noqa: E402
 from benchmarks.photos.truth import Photos  # noqa: E402
 from sam_lite import viz  # noqa: E402
-from sam_lite.evaluation_photos import make_tasks  # noqa: E402
+from sam_lite.learn.photos import make_tasks  # noqa: E402
 
 WIDTH, COLUMNS = 1700, 2  # 每行一样宽，放两张照片
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from sam_lite import viz
-from sam_lite.scenes.content import BASE, NEW
 from sam_lite.scenes import make_scene
+from sam_lite.scenes.content import BASE, NEW
 
 COLUMNS = 5
 SIZE = 192

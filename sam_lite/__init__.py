@@ -12,7 +12,7 @@ from .errors import SamLiteError, SamLiteWarning
 if TYPE_CHECKING:
     from .auto_mask import SamAutomaticMaskGenerator
     from .model import Sam
-    from .onnx_predictor import OnnxSamPredictor
+    from .onnx.predictor import OnnxSamPredictor
     from .predictor import SamPredictor
     from .weights import (
         build_sam,

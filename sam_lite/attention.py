@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from . import ops
-from .attention_fast import attention_rel_pos, sum_rel_pos
+from .ops.attention_fast import attention_rel_pos, sum_rel_pos
 
 
 class Attention(nn.Module):

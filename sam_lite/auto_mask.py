@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from .auto_mask_grid import (
+from .decoding.path import PromptDecoder
+from .inputs.checks import check_image
+from .masks.grid import (
     batched_mask_to_box,
     build_all_layer_point_grids,
     calculate_stability_score,
@@ -22,20 +24,18 @@ from .auto_mask_grid import (
     uncrop_masks,
     uncrop_points,
 )
-from .auto_mask_options import check_options, progress_bar, prompts_at_once
-from .auto_mask_records import (
+from .masks.nms import box_area, nms
+from .masks.options import check_options, progress_bar, prompts_at_once
+from .masks.records import (
     MaskData,
     Record,
     clean_regions,
     empty_data,
     write_record,
 )
-from .checks import check_image
-from .mask_nms import box_area, nms
-from .mask_rle import area_from_rle, compact_rles
+from .masks.rle import area_from_rle, compact_rles
 from .model import Sam
 from .predictor import SamPredictor
-from .prompt_decoder import PromptDecoder
 
 
 class SamAutomaticMaskGenerator:

@@ -22,13 +22,13 @@ import torch
 from torch import nn
 
 from .attention import set_fused
-from .checks import check_image, check_positive, describe
 from .errors import SamLiteError, problem
+from .inputs.checks import check_image, check_positive, describe
 from .model import Sam
+from .onnx.files import drafts
+from .onnx.graphs import FixedSizes
+from .onnx.session import open_session
 from .onnx_export import OPSET, tracing
-from .onnx_files import drafts
-from .onnx_models import FixedSizes
-from .onnx_session import open_session
 from .preprocess import ResizeLongestSide
 
 BACKENDS = {

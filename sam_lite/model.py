@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .checks import check_flag
-from .checks_tensors import check_batched_input, check_record
 from .config import SamConfig
 from .image_encoder import ImageEncoderViT
+from .inputs.checks import check_flag
+from .inputs.tensors import check_batched_input, check_record
 from .mask_decoder import MaskDecoder
 from .preprocess import PIXEL_MEAN, PIXEL_STD, normalize_and_pad
 from .prompt_encoder import PromptEncoder

@@ -14,16 +14,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from .atomic import check_writable
 from .attention import set_fused
-from .checks import check_path, describe, is_whole
-from .embedding_file import fingerprints
+from .decoding.embedding_file import fingerprints
 from .errors import SamLiteError, problem
 from .extras import require
+from .files.atomic import check_writable
+from .inputs.checks import check_path, describe, is_whole
 from .model import Sam
-from .onnx_files import drafts, install, largest_difference, write_facts
-from .onnx_models import FixedSizes, OnnxImageEncoder, SamOnnxModel
-from .onnx_session import FORMAT_VERSION
+from .onnx.files import drafts, install, largest_difference, write_facts
+from .onnx.graphs import FixedSizes, OnnxImageEncoder, SamOnnxModel
+from .onnx.session import FORMAT_VERSION
 
 OPSETS = range(12, 21)  # 11 里没有 einsum；描图的导出器最高写到 20
 OPSET = 17  # 从 17 起有 LayerNormalization 这个算子

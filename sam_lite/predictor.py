@@ -11,8 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import embedding_file
-from .checks import (
+from .decoding import embedding_file
+from .decoding.embedding_file import EncodedImage
+from .decoding.path import PromptDecoder
+from .errors import NoImageError, problem
+from .inputs.checks import (
     check_flag,
     check_image,
     check_image_or_size,
@@ -20,13 +23,10 @@ from .checks import (
     check_positive,
     naming_image,
 )
-from .checks_tensors import check_image_tensor, check_prompt_tensors
-from .embedding_file import EncodedImage
-from .errors import NoImageError, problem
+from .inputs.prompts import Prompts, check_prompts, split_batches
+from .inputs.tensors import check_image_tensor, check_prompt_tensors
 from .model import Sam
 from .preprocess import ResizeLongestSide, check_original_size
-from .prompt_decoder import PromptDecoder
-from .prompts import Prompts, check_prompts, split_batches
 
 Results = tuple[np.ndarray, np.ndarray, np.ndarray]  # 掩码、预测的 IoU、低分辨率 logits
 

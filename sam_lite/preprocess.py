@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from PIL import Image
 
 from . import ops
-from .checks import check_size, describe
 from .errors import problem
+from .inputs.checks import check_size, describe
 
 # ImageNet 的通道均值与标准差，单位是 0–255 的像素值，顺序 RGB
 PIXEL_MEAN = (123.675, 116.28, 103.53)

@@ -19,20 +19,20 @@ import torch.nn.functional as F
 from torch import nn
 
 from .config import FitConfig, TrainConfig
-from .datasets import split_dataset
-from .fit_loop import FineTuning, FitResult
-from .fit_parts import Best, check_fit, learning, mean_score, progress_bar
-from .fit_samples import Samples
-from .fit_team import join_team
-from .interrupts import Interrupts
-from .model import Sam
-from .training_data import (
+from .learn.data import (
     Batch,
     Targets,
     corrective_batch,
     draw_rounds,
     step_generator,
 )
+from .learn.datasets import split_dataset
+from .learn.fit_loop import FineTuning, FitResult
+from .learn.fit_parts import Best, check_fit, learning, mean_score, progress_bar
+from .learn.fit_samples import Samples
+from .learn.interrupts import Interrupts
+from .learn.team import join_team
+from .model import Sam
 from .two_way import Attention
 
 # ---------------------------------------------------------------- 损失

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageCms, ImageDraw, ImageOps, UnidentifiedImageError
 
-from .atomic import atomic_file, check_writable
 from .errors import SamLiteError
+from .files.atomic import atomic_file, check_writable
 
 Picture = NDArray[np.uint8]  # (H, W, 3)
 Mask = NDArray[np.bool_]  # (H, W)

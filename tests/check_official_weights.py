@@ -22,11 +22,11 @@ from tabulate import tabulate
 
 import sam_lite
 from sam_lite import viz
-from sam_lite.atomic import atomic_file
-from sam_lite.cli_segment import predict
-from sam_lite.download import digest, download
+from sam_lite.cli.segment import predict
 from sam_lite.errors import SamLiteError
-from sam_lite.official_files import OFFICIAL_FILES, weights_dir
+from sam_lite.files.atomic import atomic_file
+from sam_lite.files.download import digest, download
+from sam_lite.files.official import OFFICIAL_FILES, weights_dir
 
 TOLERANCE = 2e-3
 PICTURE_PATH = "ybelkada/segment-anything/resolve/main/assets/car.png"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sam_lite import SamLiteError, atomic
-from sam_lite.atomic import atomic_file, check_writable, sweep
+from sam_lite.files.atomic import atomic_file, check_writable, sweep
 
 
 def names(folder):

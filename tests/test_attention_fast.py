@@ -4,9 +4,10 @@ import pytest
 import torch
 from parity.small import randomize
 
-from sam_lite import attention_fast, ops
+from sam_lite import ops
 from sam_lite.attention import Attention, set_fused
-from sam_lite.attention_fast import attention_tiled, sum_rel_pos
+from sam_lite.ops import attention_fast
+from sam_lite.ops.attention_fast import attention_tiled, sum_rel_pos
 
 SHAPES = [(1, 1, 4, 6, 5), (2, 3, 6, 4, 8), (3, 2, 5, 5, 4)]  # B、n、H、W、d
 

@@ -9,17 +9,17 @@ import torch
 
 from sam_lite import SamLiteError, SamLiteWarning
 from sam_lite.auto_mask import SamAutomaticMaskGenerator
-from sam_lite.auto_mask_grid import (
+from sam_lite.decoding.fast import ImageDecoder
+from sam_lite.masks.grid import (
     batched_mask_to_box,
     build_point_grid,
     calculate_stability_score,
     generate_crop_boxes,
     is_box_near_crop_edge,
 )
-from sam_lite.auto_mask_options import largest_batch, prompts_at_once
-from sam_lite.auto_mask_records import masks_to_label_map
-from sam_lite.mask_decoder_fast import ImageDecoder
-from sam_lite.mask_rle import coco_decode_rle, rle_to_mask
+from sam_lite.masks.options import largest_batch, prompts_at_once
+from sam_lite.masks.records import masks_to_label_map
+from sam_lite.masks.rle import coco_decode_rle, rle_to_mask
 
 # 什么也不筛，也不去重复
 OPEN = {

@@ -10,7 +10,7 @@ from torch import nn
 
 from sam_lite import SamLiteError, SamPredictor, backends, cli, cli_backends
 from sam_lite.backends import BACKENDS, available, compare, prepare, why_not
-from sam_lite.embedding_file import fingerprints
+from sam_lite.decoding.embedding_file import fingerprints
 
 EXACT = ("eager", "fused")
 

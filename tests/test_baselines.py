@@ -6,8 +6,8 @@
 import numpy as np
 import pytest
 
-from sam_lite import baselines
-from sam_lite import evaluation as ev
+from sam_lite.learn import baselines
+from sam_lite.learn import evaluation as ev
 from sam_lite.scenes import Scene
 
 

@@ -15,7 +15,7 @@ sys.path.append(str(ROOT))
 from benchmarks.photos import __main__ as command  # noqa: E402
 from benchmarks.photos import coins, page, truth  # noqa: E402
 from sam_lite.errors import SamLiteError  # noqa: E402
-from sam_lite.evaluation import iou  # noqa: E402
+from sam_lite.learn.evaluation import iou  # noqa: E402
 
 FOLDER = ROOT / "benchmarks"
 SQUARE = [[1, 1], [4, 1], [4, 3], [1, 3]]

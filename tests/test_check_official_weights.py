@@ -12,10 +12,10 @@ from test_download import Answer, Server
 
 import sam_lite
 from sam_lite import viz
-from sam_lite.cli_demo import PHOTOS
-from sam_lite.cli_segment import predict
+from sam_lite.cli.demo import PHOTOS
+from sam_lite.cli.segment import predict
 from sam_lite.errors import SamLiteError
-from sam_lite.official_files import OFFICIAL_FILES, OfficialFile
+from sam_lite.files.official import OFFICIAL_FILES, OfficialFile
 
 PHOTO = PHOTOS / "coins.jpg"
 RECORDED, CAR_SIZE = script.RECORDED, script.PICTURE_SIZE  # 换上替身之前的

@@ -12,9 +12,9 @@ from PIL import Image, ImageOps
 
 from sam_lite import viz
 from sam_lite.errors import SamLiteError, SamLiteWarning
+from sam_lite.inputs.prompts import pad_points
 from sam_lite.model import Sam
 from sam_lite.predictor import SamPredictor
-from sam_lite.prompts import pad_points
 
 H, W = 50, 80
 RNG = np.random.default_rng(0)

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sam_lite import cli, cli_demo, cli_model, viz, weights
-from sam_lite.cli_segment import check_inside
+from sam_lite import cli, viz, weights
+from sam_lite.cli import demo as cli_demo
+from sam_lite.cli import model as cli_model
+from sam_lite.cli.segment import check_inside
 from sam_lite.errors import SamLiteError
 
 
@@ -291,7 +293,7 @@ def test_demo_bad_choices(fake, capsys):
 
 
 def test_evaluate_prints_a_table_and_writes_json(fake, tmp_path, monkeypatch, capsys):
-    from sam_lite import evaluation
+    from sam_lite.learn import evaluation
 
     def scores(sam, number, seed, *, click, progress):
         for _ in range(number):
@@ -328,7 +330,7 @@ def test_evaluate_checks_output_first(fake, tmp_path, capsys):
 
 
 def test_evaluate_scores_my_photos(fake, tmp_path, monkeypatch, capsys):
-    from sam_lite import evaluation_photos
+    from sam_lite.learn import photos as evaluation_photos
 
     for name in ("pictures", "masks"):
         (tmp_path / name).mkdir()

@@ -11,16 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from sam_lite import (
-    SamLiteError,
-    SamPredictor,
-    auto_mask_output,
-    cli,
-    cli_auto,
-    cli_model,
-    viz,
-)
-from sam_lite.mask_rle import coco_decode_rle, rle_to_mask
+from sam_lite import SamLiteError, SamPredictor, cli, viz
+from sam_lite.cli import auto as cli_auto
+from sam_lite.cli import model as cli_model
+from sam_lite.masks import output as auto_mask_output
+from sam_lite.masks.rle import coco_decode_rle, rle_to_mask
 
 FEW = ("--points-per-side", "3", "--pred-iou-thresh", "0")
 FEW += ("--stability-score-thresh", "0", "--box-nms-thresh", "1")
@@ -190,7 +185,7 @@ def test_each_process_takes_its_own_card(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: card)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    monkeypatch.setattr("sam_lite.cli_model.check_device", lambda name: name)
+    monkeypatch.setattr("sam_lite.cli.model.check_device", lambda name: name)
     if place:
         monkeypatch.setenv("LOCAL_RANK", place)
     seen = []
@@ -273,7 +268,7 @@ def test_overwriting_by_two_processes_tolerates_old_results(folder, monkeypatch)
 
 
 def test_leftovers_are_swept_only_when_alone(folder, monkeypatch):
-    from sam_lite.atomic import _prefix
+    from sam_lite.files.atomic import _prefix
 
     out = folder.parent / "out"
     out.mkdir()

@@ -8,10 +8,11 @@ from parity.small import SMALL
 from PIL import Image
 
 import sam_lite
-from sam_lite import cli, cli_fit, weights
+from sam_lite import cli, weights
+from sam_lite.cli import fit as cli_fit
 from sam_lite.errors import SamLiteError
-from sam_lite.fit_loop import FitResult
-from sam_lite.mask_rle import mask_to_rle_pytorch
+from sam_lite.learn.fit_loop import FitResult
+from sam_lite.masks.rle import mask_to_rle_pytorch
 from sam_lite.scenes.cells import CellScenes
 
 

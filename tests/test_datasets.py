@@ -9,14 +9,14 @@ from PIL import Image
 from skimage.draw import polygon2mask
 
 from sam_lite import SamLiteError
-from sam_lite.datasets import (
+from sam_lite.learn.datasets import (
     CocoDataset,
     LabelMapFolder,
     check_sample,
     draw_polygons,
     split_dataset,
 )
-from sam_lite.mask_rle import coco_encode_rle, mask_to_rle_pytorch
+from sam_lite.masks.rle import coco_encode_rle, mask_to_rle_pytorch
 
 LABELS = np.zeros((20, 30), np.uint8)
 LABELS[2:9, 3:12] = 1

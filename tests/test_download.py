@@ -17,11 +17,13 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from sam_lite import cli, download, download_stream
-from sam_lite.download import file_url
-from sam_lite.download_stream import CHUNK
+from sam_lite import cli
 from sam_lite.errors import SamLiteError
-from sam_lite.official_files import OFFICIAL_FILES, OFFICIAL_URL, OfficialFile
+from sam_lite.files import download
+from sam_lite.files import stream as download_stream
+from sam_lite.files.download import file_url
+from sam_lite.files.official import OFFICIAL_FILES, OFFICIAL_URL, OfficialFile
+from sam_lite.files.stream import CHUNK
 
 NAME = "sam_vit_b_01ec64.pth"
 DATA = b"PK\x03\x04" + random.Random(0).randbytes(999_996)
@@ -533,8 +535,8 @@ def test_folder_that_cannot_be_written(server, home, tmp_path, monkeypatch, what
 
 CHILD = """
 import sys
-from sam_lite import download, download_stream
-from sam_lite.official_files import OFFICIAL_FILES, OfficialFile
+from sam_lite.files import download, stream as download_stream
+from sam_lite.files.official import OFFICIAL_FILES, OfficialFile
 download_stream.WAITS = ()
 name, size, md5, sha256, limit, folder, mirror = sys.argv[1:]
 if int(limit):

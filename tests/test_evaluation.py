@@ -7,8 +7,8 @@ import pytest
 import torch
 from wcwidth import wcswidth
 
-from sam_lite import evaluation as ev
 from sam_lite.errors import SamLiteError
+from sam_lite.learn import evaluation as ev
 from sam_lite.preprocess import ResizeLongestSide
 from sam_lite.scenes import Scene
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from test_evaluation import KnowingPredictor
 
-from sam_lite import evaluation_photos as ep
 from sam_lite.errors import SamLiteError
+from sam_lite.learn import photos as ep
 
 
 def two_squares() -> np.ndarray:

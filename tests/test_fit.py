@@ -12,21 +12,14 @@ import torch.nn.functional as F
 from parity.small import SMALL
 
 import sam_lite
-from sam_lite import (
-    SamLiteError,
-    SamLiteWarning,
-    backends,
-    fit_loop,
-    fit_parts,
-    training,
-    weights,
-)
+from sam_lite import SamLiteError, SamLiteWarning, backends, training, weights
 from sam_lite.attention import set_fused
 from sam_lite.config import FitConfig
-from sam_lite.fit_parts import Best
-from sam_lite.fit_samples import Samples, find_things
-from sam_lite.interrupts import Interrupts
-from sam_lite.lora import add_lora
+from sam_lite.learn import fit_loop, fit_parts
+from sam_lite.learn.fit_parts import Best
+from sam_lite.learn.fit_samples import Samples, find_things
+from sam_lite.learn.interrupts import Interrupts
+from sam_lite.learn.lora import add_lora
 from sam_lite.scenes.cells import CellScenes
 
 CONFIG = FitConfig(epochs=2, batch=2, prompts=3)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sam_lite import SamLiteError
-from sam_lite.fit_team import Team, join_team
+from sam_lite.learn.team import Team, join_team
 
 ROOT = Path(__file__).parent.parent
 
@@ -23,7 +23,7 @@ torch.set_num_threads(1)
 from parity.small import SMALL, randomize
 from sam_lite import training
 from sam_lite.config import FitConfig
-from sam_lite.fit_parts import Best
+from sam_lite.learn.fit_parts import Best
 from sam_lite.model import sam_from_config
 from sam_lite.scenes.cells import CellScenes
 

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from sam_lite.interrupts import Interrupts
+from sam_lite.learn.interrupts import Interrupts
 
 
 @pytest.fixture(autouse=True)

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from sam_lite import SamPredictor, mask_decoder_fast, prompt_decoder
-from sam_lite.mask_decoder_fast import ImageDecoder, prompts_in_cache
-from sam_lite.prompt_decoder import is_plain
+from sam_lite.decoding.fast import ImageDecoder, prompts_in_cache
+from sam_lite.decoding.path import is_plain
 
 CLICK = {"point_coords": np.array([[20.0, 30.0]]), "point_labels": np.array([1])}
 

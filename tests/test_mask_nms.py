@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from sam_lite.mask_nms import box_area, nms
+from sam_lite.masks.nms import box_area, nms
 
 
 def iou(a: torch.Tensor, b: torch.Tensor) -> float:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from sam_lite import SamLiteError
-from sam_lite.mask_regions import remove_small_regions
+from sam_lite.masks.regions import remove_small_regions
 
 
 def picture(text: str) -> np.ndarray:

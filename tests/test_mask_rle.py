@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sam_lite import SamLiteError
-from sam_lite.mask_rle import (
+from sam_lite.masks.rle import (
     area_from_rle,
     coco_decode_rle,
     coco_encode_rle,

@@ -6,8 +6,8 @@ import torch
 from parity.small import SMALL
 from torch import nn
 
+from sam_lite.learn.muon import Muon, hidden_matrices, orthogonalize
 from sam_lite.model import sam_from_config
-from sam_lite.muon import Muon, hidden_matrices, orthogonalize
 
 
 def stretched(m, n):

@@ -14,10 +14,13 @@ import pytest
 import torch
 from parity.small import SMALL, randomize
 
-from sam_lite import cli, cli_onnx, onnx_export, onnx_files
-from sam_lite.auto_mask_grid import calculate_stability_score
+from sam_lite import cli, onnx_export
+from sam_lite.cli import export_onnx as cli_onnx
 from sam_lite.errors import SamLiteError
+from sam_lite.masks.grid import calculate_stability_score
 from sam_lite.model import Sam, sam_from_config
+from sam_lite.onnx import files as onnx_files
+from sam_lite.onnx.files import quantize
 from sam_lite.onnx_export import (
     DECODER_INPUTS,
     OPSETS,
@@ -26,7 +29,6 @@ from sam_lite.onnx_export import (
     export_decoder,
     export_encoder,
 )
-from sam_lite.onnx_files import quantize
 from sam_lite.preprocess import ResizeLongestSide
 
 OUTPUTS = ["masks", "iou_predictions", "low_res_masks"]

@@ -14,12 +14,12 @@ from parity.small import SMALL, randomize
 from PIL import Image
 
 import sam_lite
-from sam_lite import onnx_predictor
 from sam_lite.errors import NoImageError, SamLiteError, SamLiteWarning
 from sam_lite.model import Sam, sam_from_config
+from sam_lite.onnx import predictor as onnx_predictor
+from sam_lite.onnx.files import quantize
+from sam_lite.onnx.predictor import NumpyResizeLongestSide, OnnxSamPredictor
 from sam_lite.onnx_export import export_decoder, export_encoder
-from sam_lite.onnx_files import quantize
-from sam_lite.onnx_predictor import NumpyResizeLongestSide, OnnxSamPredictor
 from sam_lite.predictor import SamPredictor
 from sam_lite.preprocess import ResizeLongestSide
 

@@ -14,10 +14,11 @@ from parity.small import randomize
 from safetensors.torch import save_file
 from test_weights_reading import BAD, EXECUTED, Trap
 
-from sam_lite import ops, ops_oneflow
+from sam_lite import ops
 from sam_lite.attention import Attention
 from sam_lite.errors import SamLiteError
-from sam_lite.weights_unpickle import read_pth
+from sam_lite.files.unpickle import read_pth
+from sam_lite.ops import oneflow as ops_oneflow
 
 STATUS = Path(__file__).parent / "with_oneflow" / "status.py"
 

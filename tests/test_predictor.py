@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from sam_lite.errors import NoImageError, SamLiteError
+from sam_lite.inputs.prompts import pad_points
 from sam_lite.model import Sam
 from sam_lite.predictor import SamPredictor
-from sam_lite.prompts import pad_points
 
 POINTS, LABELS = np.array([[10.0, 20.0], [70.0, 33.0]]), np.array([1, 0])
 

@@ -18,10 +18,10 @@ from parity.small import SMALL, randomize
 from PIL import Image
 
 from sam_lite.errors import SamLiteError, SamLiteWarning
+from sam_lite.inputs.prompts import pad_points
 from sam_lite.model import Sam, sam_from_config
 from sam_lite.predictor import SamPredictor
 from sam_lite.preprocess import ResizeLongestSide
-from sam_lite.prompts import pad_points
 
 settings.register_profile(
     "steady",

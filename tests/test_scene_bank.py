@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from sam_lite import SamLiteError, scene_bank
+from sam_lite.scenes import make_scene
 from sam_lite.scenes.bank import SceneBank
 from sam_lite.scenes.content import BASE
-from sam_lite.scenes import make_scene
 
 
 def test_bank_holds_the_scenes(tmp_path):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from sam_lite.errors import SamLiteError
+from sam_lite.scenes import Scene, make_scene
 from sam_lite.scenes.content import (
     BASE,
     CONTENTS,
@@ -19,7 +20,6 @@ from sam_lite.scenes.looks import Studio
 from sam_lite.scenes.packed import Ground, bricks, pack, scales, stones
 from sam_lite.scenes.shapes import NAMELESS, STOUT
 from sam_lite.scenes.strokes import GLYPHS, trace
-from sam_lite.scenes import Scene, make_scene
 
 SEEDS = range(12)
 # 每张图的每个标签各有多少像素，和三个通道的平均：从前画的

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from sam_lite.errors import SamLiteError
-from sam_lite.scenes.objects import MAX_OBJECTS
 from sam_lite.scenes import Scene, make_scene, make_scenes
+from sam_lite.scenes.objects import MAX_OBJECTS
 
 
 @pytest.fixture(scope="module")

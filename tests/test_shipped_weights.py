@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 import sam_lite
-from sam_lite import evaluation, viz
-from sam_lite.cli_demo import DEMO_PROMPTS, PHOTOS
+from sam_lite import viz
+from sam_lite.cli.demo import DEMO_PROMPTS, PHOTOS
+from sam_lite.learn import evaluation
 
 
 @pytest.fixture(scope="module")

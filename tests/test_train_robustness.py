@@ -19,8 +19,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from sam_lite import cli, evaluation
-from sam_lite.training_files import folder_lock
+from sam_lite import cli
+from sam_lite.learn import evaluation
+from sam_lite.learn.files import folder_lock
 
 TESTS = Path(__file__).parent
 ALL = bool(os.environ.get("SAM_LITE_ALL_MOMENTS"))
@@ -110,7 +111,7 @@ def same_as(whole, folder):
 
 def saved_step(folder):
     """磁盘上最新的完好检查点停在第几步；没有是 0。"""
-    from sam_lite.training_files import Checkpoints
+    from sam_lite.learn.files import Checkpoints
 
     files = Checkpoints(folder)
     return files.load()[0]["step"] if files.count() else 0

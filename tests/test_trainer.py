@@ -10,9 +10,9 @@ from parity.small import SMALL
 
 from sam_lite import SamLiteError, training
 from sam_lite.config import TrainConfig
+from sam_lite.learn.trainer import Trainer
 from sam_lite.model import sam_from_config
 from sam_lite.scenes.bank import SceneBank
-from sam_lite.trainer import Trainer
 
 CONFIG = TrainConfig(steps=4, batch=2, prompts=3, min_area=20, warmup=1)
 

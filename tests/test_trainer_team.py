@@ -9,7 +9,7 @@ import torch
 from test_fit_team import start
 
 from sam_lite import SamLiteError
-from sam_lite.fit_team import start_others
+from sam_lite.learn.team import start_others
 
 ROOT = Path(__file__).parent.parent
 
@@ -22,12 +22,12 @@ torch.set_num_threads(1)
 from parity.small import SMALL
 from sam_lite import training
 from sam_lite.config import TrainConfig
-from sam_lite.fit_team import join_team
+from sam_lite.learn.team import join_team
 from sam_lite.model import sam_from_config
 from sam_lite.scenes.bank import SceneBank
-from sam_lite.trainer import Trainer
-from sam_lite.training_exam import Exam
-from sam_lite.training_files import Checkpoints
+from sam_lite.learn.trainer import Trainer
+from sam_lite.learn.exam import Exam
+from sam_lite.learn.files import Checkpoints
 
 if __name__ == "__main__":
     rank = os.environ.get("RANK", "0")

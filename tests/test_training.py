@@ -6,7 +6,7 @@ import torch
 
 from sam_lite import training
 from sam_lite.config import TrainConfig
-from sam_lite.training_data import Batch
+from sam_lite.learn.data import Batch
 
 
 def test_mask_losses_by_hand():

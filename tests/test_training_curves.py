@@ -15,7 +15,7 @@ import style  # noqa: E402
 import training_curves  # noqa: E402
 
 from benchmarks import shapes  # noqa: E402
-from sam_lite.interrupts import Interrupts  # noqa: E402
+from sam_lite.learn.interrupts import Interrupts  # noqa: E402
 from sam_lite.model import sam_from_config  # noqa: E402
 from sam_lite.scenes.bank import SceneBank  # noqa: E402
 

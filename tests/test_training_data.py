@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from parity.small import SMALL
 
-from sam_lite import training_data
 from sam_lite.config import TrainConfig
+from sam_lite.learn import data as training_data
 from sam_lite.model import sam_from_config
-from sam_lite.scenes.bank import MAX_LABELS, SceneBank
 from sam_lite.scenes import Scene, make_scene
+from sam_lite.scenes.bank import MAX_LABELS, SceneBank
 
 
 def scene_batch(seeds=(0, 1)) -> tuple[training_data.Batch, list[Scene]]:

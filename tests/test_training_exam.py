@@ -6,13 +6,14 @@ import pytest
 import torch
 from parity.small import SMALL, randomize
 
-from sam_lite import evaluation, training
+from sam_lite import training
 from sam_lite.config import TrainConfig
-from sam_lite.fit_team import Team
+from sam_lite.learn import evaluation
+from sam_lite.learn.exam import SCORES, Exam
+from sam_lite.learn.team import Team
+from sam_lite.learn.trainer import Trainer
 from sam_lite.model import sam_from_config
 from sam_lite.scenes.bank import SceneBank
-from sam_lite.trainer import Trainer
-from sam_lite.training_exam import SCORES, Exam
 
 CONFIG = TrainConfig(steps=3, batch=1, prompts=2, min_area=20, warmup=1)
 

@@ -8,10 +8,10 @@ from parity.small import SMALL
 
 from sam_lite import SamLiteError
 from sam_lite.config import TrainConfig
-from sam_lite.fit_team import Team
+from sam_lite.learn.muon import Muon
+from sam_lite.learn.setup import check_config, learning_rate, make_optimizers
+from sam_lite.learn.team import Team
 from sam_lite.model import sam_from_config
-from sam_lite.muon import Muon
-from sam_lite.training_setup import check_config, learning_rate, make_optimizers
 
 
 def test_cosine_warms_up_then_falls_to_zero():

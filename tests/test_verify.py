@@ -10,8 +10,8 @@ from parity.small import randomize
 
 from sam_lite import cli
 from sam_lite.config import TINY
+from sam_lite.files.official import OFFICIAL_FILES, OfficialFile
 from sam_lite.model import sam_from_config
-from sam_lite.official_files import OFFICIAL_FILES, OfficialFile
 
 KEY = "mask_decoder.iou_token.weight"
 

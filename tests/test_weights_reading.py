@@ -18,9 +18,9 @@ from safetensors.torch import save as to_safetensors
 import sam_lite
 from sam_lite.config import PRESETS, TINY
 from sam_lite.errors import SamLiteError
+from sam_lite.files.reading import is_finite, read_state_dict
 from sam_lite.model import sam_from_config
 from sam_lite.weights import load_strictly
-from sam_lite.weights_reading import is_finite, read_state_dict
 
 EXECUTED = "executed"  # 坏文件里的代码如果执行了，就会多出这个文件
 
@@ -265,7 +265,7 @@ def test_no_permission():
         path.chmod(0)
         code = f"""
             import os
-            from sam_lite.weights_reading import read_state_dict
+            from sam_lite.files.reading import read_state_dict
             if hasattr(os, "geteuid") and os.geteuid() == 0:
                 os.seteuid(65534)
             read_state_dict({str(path)!r})

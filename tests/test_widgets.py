@@ -11,13 +11,14 @@ import torch
 from parity.small import SMALL, randomize
 from PIL import Image
 
-from sam_lite import extras, widgets_session
+from sam_lite import extras
 from sam_lite.errors import SamLiteError
 from sam_lite.model import sam_from_config
 from sam_lite.predictor import SamPredictor
 from sam_lite.widgets import SegmentationCanvas, available
-from sam_lite.widgets_picture import fit, mask_png, open_photo
-from sam_lite.widgets_session import History, Marks, Session
+from sam_lite.widgets import session as widgets_session
+from sam_lite.widgets.picture import fit, mask_png, open_photo
+from sam_lite.widgets.session import History, Marks, Session
 
 H, W = 40, 56
 

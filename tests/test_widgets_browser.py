@@ -23,7 +23,7 @@ from jupyter_client.blocking import BlockingKernelClient
 from PIL import Image
 
 import sam_lite
-from sam_lite.evaluation import corrective_click, deepest_point, iou, tight_box
+from sam_lite.learn.evaluation import corrective_click, deepest_point, iou, tight_box
 from sam_lite.predictor import SamPredictor
 from sam_lite.scenes import make_scene
 
@@ -38,7 +38,7 @@ PHOTO = "np.ascontiguousarray(make_scene(2).image[30:210])"
 H, W, OBJECT = 180, 256, 3
 CELL = f"""
 import numpy as np
-from sam_lite import widgets_session
+from sam_lite.widgets import session as widgets_session
 from sam_lite.scenes import make_scene
 from sam_lite.widgets import SegmentationCanvas
 

@@ -22,7 +22,10 @@ import torch
 import tqdm  # noqa: F401
 from parity.small import SMALL
 
-from sam_lite import cli, cli_train, cli_train_options, scene_bank, trainer
+from sam_lite import cli, scene_bank
+from sam_lite.cli import train as cli_train
+from sam_lite.cli import train_options as cli_train_options
+from sam_lite.learn import trainer
 
 # 张量少，存取就快
 MICRO = replace(SMALL, depth=1, global_attn_indexes=(0,), decoder_depth=1)

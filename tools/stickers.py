@@ -2,12 +2,13 @@
 
 用法：
 
-    python tools/stickers.py fetch runs/stickers     取原图，整理成训练用的文件夹（约 400 MB）
-    python tools/stickers.py atlas runs/stickers     从整理好的文件夹重做 sam_lite/assets/ 里的图集
+    python tools/stickers.py fetch runs/stickers     取原图，整理好（约 400 MB）
+    python tools/stickers.py atlas runs/stickers     重做随包的图集
 
-``fetch`` 用 npm 和 Debian 的 apt-get 按包名取，不用 root；取到哪一步，记在文件夹里，断了
-再运行一次。整理好的文件夹里：``things/`` 是抠好的东西（RGBA，最长 192 像素），
-``grounds/`` 是当背景的照片（最长 768 像素），``things.csv`` 是名字和“留作考试”的记号。
+``fetch`` 用 npm 和 Debian 的 apt-get 按包名取，不用 root；断了再运行一次，取过的不取。
+中文名来自 ``emoji``（``pip install emoji``）。整理好的文件夹里：``things/`` 是抠好的东西
+（RGBA，最长 192 像素），``grounds/`` 是当背景的照片（最长 768 像素），``things.csv`` 是
+名字和“留作考试”的记号。
 
 留作考试的五分之一由名字的散列决定：同一样东西的男女、肤色、表情变体归成一家，一家要么都
 训练，要么都不训练。
@@ -43,43 +44,48 @@ THING, GROUND = 192, 768  # 训练用的：东西、背景最长多少像素
 # 随包的一套，一行一类
 CHOSEN = {
     "动物": """rat ox cow tiger leopard rabbit cat crocodile whale snail horse goat
-        rooster dog pig elephant octopus honeybee lady_beetle fish tropical_fish blowfish
-        turtle hatching_chick front-facing_baby_chick bird penguin two-hump_camel dolphin
-        hedgehog sauropod T-Rex kangaroo peacock hippopotamus parrot lobster swan flamingo
-        seal crab eagle duck bat shark owl butterfly deer gorilla rhinoceros squid giraffe
-        zebra goose""",
-    "脸": """mouse_face cow_face tiger_face rabbit_face cat_face monkey_face dog_face
-        pig_face frog hamster wolf bear polar_bear panda fox lion koala raccoon
-        grinning_face_with_big_eyes slightly_smiling_face thinking_face sleeping_face
-        robot alien ghost jack-o-lantern""",
+        rooster dog pig elephant octopus honeybee lady_beetle fish
+        tropical_fish blowfish turtle hatching_chick front-facing_baby_chick
+        bird penguin two-hump_camel dolphin hedgehog sauropod T-Rex kangaroo
+        peacock hippopotamus parrot lobster swan flamingo seal crab eagle duck
+        bat shark owl butterfly deer gorilla rhinoceros squid giraffe zebra
+        goose""",
+    "脸": """mouse_face cow_face tiger_face rabbit_face cat_face monkey_face
+        dog_face pig_face frog hamster wolf bear polar_bear panda fox lion
+        koala raccoon grinning_face_with_big_eyes slightly_smiling_face
+        thinking_face sleeping_face robot alien ghost jack-o-lantern""",
     "食物": """hot_dog chestnut hot_pepper mushroom tomato eggplant grapes watermelon
-        tangerine lemon banana pineapple red_apple green_apple pear peach cherries
-        strawberry hamburger pizza poultry_leg rice_ball bread french_fries doughnut
-        cookie candy lollipop shortcake birthday_cake croissant avocado cucumber potato
-        carrot egg kiwi_fruit broccoli pretzel cheese_wedge cupcake garlic mango
-        bell_pepper soft_ice_cream ear_of_corn""",
+        tangerine lemon banana pineapple red_apple green_apple pear peach
+        cherries strawberry hamburger pizza poultry_leg rice_ball bread
+        french_fries doughnut cookie candy lollipop shortcake birthday_cake
+        croissant avocado cucumber potato carrot egg kiwi_fruit broccoli
+        pretzel cheese_wedge cupcake garlic mango bell_pepper soft_ice_cream
+        ear_of_corn""",
     "饮料": """bubble_tea teapot beer_mug hot_beverage wine_glass baby_bottle
         cup_with_straw honey_pot teacup_without_handle""",
-    "容器": """bowl_with_spoon basket bucket handbag empty_nest green_salad potted_plant
-        amphora takeout_box popcorn""",
+    "容器": """bowl_with_spoon basket bucket handbag empty_nest green_salad
+        potted_plant amphora takeout_box popcorn""",
     "车船": """motorcycle racing_car rocket helicopter locomotive bus ambulance
-        fire_engine police_car taxi automobile sport_utility_vehicle delivery_truck
-        tractor sailboat speedboat bicycle airplane small_airplane ship flying_saucer
-        motor_scooter auto_rickshaw pickup_truck""",
+        fire_engine police_car taxi automobile sport_utility_vehicle
+        delivery_truck tractor sailboat speedboat bicycle airplane
+        small_airplane ship flying_saucer motor_scooter auto_rickshaw
+        pickup_truck""",
     "穿戴": """crown top_hat graduation_cap billed_cap rescue_worker’s_helmet
-        military_helmet woman’s_hat glasses sunglasses goggles t-shirt jeans dress kimono
-        backpack running_shoe high-heeled_shoe hiking_boot coat scarf gloves socks
-        purse headphone""",
-    "植物": """evergreen_tree deciduous_tree palm_tree cactus tulip cherry_blossom rose
-        hibiscus sunflower four_leaf_clover maple_leaf bouquet Christmas_tree""",
+        military_helmet woman’s_hat glasses sunglasses goggles t-shirt jeans
+        dress kimono backpack running_shoe high-heeled_shoe hiking_boot coat
+        scarf gloves socks purse headphone""",
+    "植物": """evergreen_tree deciduous_tree palm_tree cactus tulip cherry_blossom
+        rose hibiscus sunflower four_leaf_clover maple_leaf bouquet
+        Christmas_tree""",
     "玩具": """soccer_ball basketball baseball tennis volleyball pool_8_ball bowling
-        guitar trumpet violin saxophone drum artist_palette balloon wrapped_gift
-        teddy_bear kite yo-yo nesting_dolls puzzle_piece game_die video_game skateboard
-        trophy boxing_glove snowman_without_snow""",
+        guitar trumpet violin saxophone drum artist_palette balloon
+        wrapped_gift teddy_bear kite yo-yo nesting_dolls puzzle_piece game_die
+        video_game skateboard trophy boxing_glove snowman_without_snow""",
     "用具": """hammer wrench axe scissors key magnet light_bulb candle bell umbrella
-        camera television radio telephone laptop computer_mouse alarm_clock telescope
-        magnifying_glass_tilted_left toothbrush broom luggage chair pencil books
-        fire_extinguisher money_bag gem_stone shield toolbox package""",
+        camera television radio telephone laptop computer_mouse alarm_clock
+        telescope magnifying_glass_tilted_left toothbrush broom luggage chair
+        pencil books fire_extinguisher money_bag gem_stone shield toolbox
+        package""",
     "房子": "house castle hut tent school",
 }
 # 能戴帽子、眼镜的：眼睛、帽檐在多高，头有多宽，都按抠下来的图的高、宽算
@@ -133,13 +139,70 @@ VESSELS = {
     "handbag": 0.38,
     "empty_nest": 0.45,
 }
-FILLINGS = """tomato eggplant tangerine lemon red_apple green_apple pear peach strawberry
-    doughnut cookie candy croissant avocado potato carrot egg broccoli mango bell_pepper
-    mushroom chestnut baseball tennis_ball""".split()
-HOLDERS = """cat dog rabbit penguin bird duck teddy_bear snowman_without_snow pig elephant
-    kangaroo sauropod T-Rex gorilla giraffe bear horse octopus""".split()
-HELD = """balloon lollipop bouquet tulip rose umbrella candle trumpet guitar broom
-    soft_ice_cream cup_with_straw kite tennis sunflower bubble_tea""".split()
+FILLINGS = [
+    "tomato",
+    "eggplant",
+    "tangerine",
+    "lemon",
+    "red_apple",
+    "green_apple",
+    "pear",
+    "peach",
+    "strawberry",
+    "doughnut",
+    "cookie",
+    "candy",
+    "croissant",
+    "avocado",
+    "potato",
+    "carrot",
+    "egg",
+    "broccoli",
+    "mango",
+    "bell_pepper",
+    "mushroom",
+    "chestnut",
+    "baseball",
+    "tennis_ball",
+]
+HOLDERS = [
+    "cat",
+    "dog",
+    "rabbit",
+    "penguin",
+    "bird",
+    "duck",
+    "teddy_bear",
+    "snowman_without_snow",
+    "pig",
+    "elephant",
+    "kangaroo",
+    "sauropod",
+    "T-Rex",
+    "gorilla",
+    "giraffe",
+    "bear",
+    "horse",
+    "octopus",
+]
+HELD = [
+    "balloon",
+    "lollipop",
+    "bouquet",
+    "tulip",
+    "rose",
+    "umbrella",
+    "candle",
+    "trumpet",
+    "guitar",
+    "broom",
+    "soft_ice_cream",
+    "cup_with_straw",
+    "kite",
+    "tennis",
+    "sunflower",
+    "bubble_tea",
+]
 # 不是东西的：旗、字母、符号、按钮、钟面、箭头、肤色变体
 NOT_THINGS = re.compile(
     r"\b(button|keycap|arrow|flag|sign|symbol|square|circle|diamond|mark|input|"
@@ -147,7 +210,8 @@ NOT_THINGS = re.compile(
     r"asterisk|star of|pointed|speaker|ZZZ|hundred|dashing|sweat|anger|bubble|"
     r"Aries|Taurus|Gemini|Cancer|Leo|Virgo|Libra|Scorpio|Sagittarius|Capricorn|"
     r"Aquarius|Pisces|Ophiuchus|no|not|prohibited|copyright|registered|information|"
-    r"antenna bars|recycling|radioactive|biohazard|currency|dollar sign|chart|om|khanda|"
+    r"antenna bars|recycling|radioactive|biohazard|currency|dollar sign|chart|om|"
+    r"khanda|"
     r"medical|yin yang|peace|wheel of|male|female|curly loop|exclamation|question|"
     r"fleur|alternation|children crossing|room|restroom|closet|customs|claim|control|"
     r"wireless|identification|suit|trade|infinity|sparkles?|hole|dizzy|collision|fog|"
@@ -234,21 +298,19 @@ def emoji_names(folder: Path) -> dict[str, tuple[Path, str, str]]:
     import emoji
 
     emoji.config.load_language("zh")
-    found = {}
+    known, found = emoji.EMOJI_DATA, {}
     for path in sorted(folder.glob("*.webp")):
         try:
             points = [int(part, 16) for part in path.stem.split("-")]
             text = "".join(map(chr, points))
         except (ValueError, OverflowError):
             continue
-        if any(0x1F3FB <= p <= 0x1F3FF for p in points) or 0x1F1E6 <= points[0] <= 0x1F1FF:
+        toned = any(0x1F3FB <= p <= 0x1F3FF for p in points)
+        if toned or 0x1F1E6 <= points[0] <= 0x1F1FF:  # 肤色变体、国旗
             continue
-        plain = text.replace("\ufe0f", "")
-        row = next(
-            (emoji.EMOJI_DATA[t] for t in (text, text + "\ufe0f", plain) if t in emoji.EMOJI_DATA),
-            None,
-        )
-        if row is None or "zh" not in row:
+        spellings = (text, text + "\ufe0f", text.replace("\ufe0f", ""))
+        row = next((known[t] for t in spellings if t in known), {})
+        if "zh" not in row:
             continue
         name = row["en"].strip(":")
         if not NOT_THINGS.search(re.sub("[_-]", " ", name)) or name in chosen():
@@ -324,7 +386,9 @@ def pack_stamps(raw: Path, things: Path) -> list[tuple[str, ...]]:
         zh, note = "", path.with_suffix(".txt")
         if note.exists():
             text = note.read_text(encoding="utf-8", errors="replace")
-            zh = "".join(re.findall(r"^zh_CN\.utf8=(.*)$", text, re.M)[:1]).strip("。. ")
+            zh = "".join(re.findall(r"^zh_CN\.utf8=(.*)$", text, re.M)[:1]).strip(
+                "。. "
+            )
         exam = "1" if lot(path.stem) % 5 == 0 else ""
         rows.append((f"{name}.webp", zh, path.stem, "", exam, "", ""))
     return rows
@@ -373,7 +437,9 @@ def atlas(source: Path) -> None:
     sheet.save(path, quality=QUALITY, alpha_quality=90, method=6)
     fields = ("code", "zh", "en", "kind", "exam", "host", "role", "width", "height")
     with open(ASSETS / "stickers.csv", "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, fields, extrasaction="ignore", lineterminator="\n")
+        writer = csv.DictWriter(
+            file, fields, extrasaction="ignore", lineterminator="\n"
+        )
         writer.writeheader()
         writer.writerows(rows)
     exam = sum(bool(row["exam"]) for row in rows)

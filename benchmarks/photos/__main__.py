@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from sam_lite import cli_model
-from sam_lite.cli_parser import Parser, count
+from sam_lite.cli import model as cli_model
+from sam_lite.cli.parser import Parser, count
 from sam_lite.errors import SamLiteError
-from sam_lite.evaluation_photos import CLICKS, MODEL, evaluate_photos
+from sam_lite.learn.photos import CLICKS, MODEL, evaluate_photos
 
 from .. import store
 from .page import format_page, format_table

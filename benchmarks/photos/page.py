@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from sam_lite.evaluation import METHODS
-from sam_lite.evaluation_photos import MODEL
 from sam_lite.extras import require
+from sam_lite.learn.evaluation import METHODS
+from sam_lite.learn.photos import MODEL
 
 from .truth import TITLES
 

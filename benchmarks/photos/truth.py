@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 import sam_lite
 from sam_lite import viz
-from sam_lite.datasets import read_label_map
 from sam_lite.errors import SamLiteError, problem
 from sam_lite.extras import require
+from sam_lite.learn.datasets import read_label_map
 
 HERE = Path(__file__).parent
 BUNDLED = Path(sam_lite.__file__).parent / "assets" / "photos"
@@ -102,7 +102,7 @@ def fill_polygons(polygons: list[list[list[float]]], shape: tuple[int, ...]) -> 
 
 
 class Photos:
-    """十张照片，样子同 ``sam_lite.datasets``：取一张得到照片和掩码。"""
+    """十张照片，样子同 ``sam_lite.learn.datasets``：取一张得到照片和掩码。"""
 
     def __init__(self) -> None:
         self.photos = [read_truth(name) for name in TITLES]

@@ -5,7 +5,7 @@ import torch
 from course import answered, expect
 
 from sam_lite.config import SamConfig
-from sam_lite.evaluation import corrective_click, deepest_point
+from sam_lite.learn.evaluation import corrective_click, deepest_point
 from sam_lite.model import sam_from_config
 from sam_lite.predictor import SamPredictor
 

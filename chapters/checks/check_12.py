@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from course import answered, expect
 
-from sam_lite.mask_rle import mask_to_rle_pytorch, rle_to_mask
+from sam_lite.masks.rle import mask_to_rle_pytorch, rle_to_mask
 
 # ---- 练习 12.1 ------------------------------------------------------------------
 

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from ..atomic import atomic_file, reason, sweep, sync_folder
 from ..errors import SamLiteError
+from ..files.atomic import atomic_file, reason, sweep, sync_folder
+from ..learn.files import check_room, folder_lock, make_folder
 from .content import BASE, SceneContent, differences
 from .scene import make_scenes
-from ..training_files import check_room, folder_lock, make_folder
 
 MAX_LABELS = 41  # 背景 0，加上最多 40 个物体
 COMMIT_EVERY = 32  # 每画这么多张，落到磁盘上一次，再记“画好了”

@@ -91,7 +91,7 @@ def photograph(
 
 
 class CellScenes:
-    """``count`` 张细胞图组成的数据集，样子同 ``datasets``。
+    """``count`` 张细胞图组成的数据集，样子同 ``learn.datasets``。
 
     参数：
         count: 几张。

@@ -4,15 +4,15 @@
 ``assets/stickers.webp``，名字在 ``assets/stickers.csv``；五分之一（``exam``）从不训练，
 留着打分。训练可以换成更大的一套，见 ``read_collection``。
 
-一组是一样东西戴着、装着或拿着别的：戴帽子的熊、一篮水果、拿着气球的猫。组自己没有像
-素，成员的 ``parents`` 指向它：帽子、熊、戴帽子的熊都是真值，点一下熊，说不清指的是哪个。
+一组是一样东西戴着、装着或拿着别的：戴帽子的熊、一篮水果、拿着气球的猫。组自己没有
+像素，成员的 ``parents`` 指向它：帽子、熊、戴帽子的熊都是真值，点一下熊，说不清指哪个。
 """
 
 import csv
 import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -30,6 +30,12 @@ from .scene import Scene, check_int, take_photo
 ATLAS_SIDE, ATLAS_COLUMNS = 160, 16  # 图集一格的边长（像素）、一行几格
 LEAST_VISIBLE = 0.2  # 露出来的不到这么多，就不算一样东西
 LAYOUTS = {"scatter": 0.38, "herd": 0.12, "groups": 0.3, "heap": 0.08, "portrait": 0.12}
+MANY = {  # 最少、最多几件，最小、最大占边长的几成
+    "scatter": (1, 8, 0.11, 0.75),
+    "groups": (1, 4, 0.3, 0.7),
+    "heap": (6, 12, 0.18, 0.4),
+    "portrait": (0, 3, 0.1, 0.3),  # 大的之外
+}
 GROUP_NAMES = {  # 中文、英文，次序是（成员，主人）
     "hat": ("戴{0}的{1}", "{1} wearing {0}"),
     "glasses": ("戴{0}的{1}", "{1} wearing {0}"),
@@ -165,7 +171,11 @@ def make_group(
             picture = fit_width(item.picture, anchors[2] * w * rng.uniform(0.85, 1.05))
             x, y = 0.5 * w, anchors[0] * h
             # 护目镜的带子在上面，镜片在下半张
-            top = y - (0.73 if picture.height > 0.6 * picture.width else 0.5) * picture.height
+            top = (
+                y
+                - (0.73 if picture.height > 0.6 * picture.width else 0.5)
+                * picture.height
+            )
         elif kind == "vessel":
             picture = fit_width(item.picture, w * rng.uniform(0.3, 0.42))
             x = w * (0.5 + 0.19 * (i - (len(items) - 1) / 2) + rng.normal(0, 0.02))
@@ -257,7 +267,7 @@ def turn(
     return out
 
 
-def recolour(rng: np.random.Generator):
+def recolour(rng: np.random.Generator) -> Callable[[np.ndarray], np.ndarray]:
     """随机一种变色：灰、换色、明暗、偏色、一边亮一边暗；返回 (h, w, 3) 上的函数。"""
     grey, swap = rng.uniform() < 0.1, rng.uniform() < 0.15
     order = rng.permutation(3)
@@ -290,7 +300,9 @@ class Table:
         self.areas.append(area)
         return len(self.parents) - 1
 
-    def put(self, thing: Thing, side: float, at: tuple[float, float], on: int = 0) -> int:
+    def put(
+        self, thing: Thing, side: float, at: tuple[float, float], on: int = 0
+    ) -> int:
         """以 at 为中心贴上一件，on 是它的上级；返回整件的标签，贴不下时是 0。"""
         if len(self.parents) + len(thing.layers) > MAX_OBJECTS:
             return 0
@@ -318,8 +330,9 @@ class Table:
         rng, n = self.st.rng, self.st.size
         far, blur = rng.uniform(0, 0.03) * n, log_uniform(rng, 0.008, 0.035) * n
         pad = math.ceil(2 * blur)
-        dark = Image.fromarray((np.pad(alpha, pad) * 255).astype(np.uint8))
-        dark = np.asarray(dark.filter(ImageFilter.GaussianBlur(blur)), np.float32) / 255
+        sharp = Image.fromarray((np.pad(alpha, pad) * 255).astype(np.uint8))
+        soft = sharp.filter(ImageFilter.GaussianBlur(blur))
+        dark = np.asarray(soft, np.float32) / 255
         x += round(-self.st.light[0] * far) - pad
         y += round(abs(self.st.light[1]) * far) - pad
         h, w = dark.shape
@@ -360,21 +373,25 @@ def lay_things(table: Table, collection: Collection) -> None:
             table.put(thing, side * rng.uniform(0.85, 1.15), at)
         return
     if layout == "portrait":
-        whole = random_group if rng.uniform() < 0.5 else None
-        thing = whole(rng, collection) if whole else single(pick(rng, stickers))
+        thing = single(pick(rng, stickers))
+        thing = random_group(rng, collection) if rng.uniform() < 0.5 else thing
         at = (rng.normal(0.5, 0.1) * n, rng.normal(0.52, 0.1) * n)
         table.put(thing, rng.uniform(0.55, 1.05) * n, at)
     count = {"portrait": (0, 4), "heap": (6, 13), "groups": (1, 5), "scatter": (1, 9)}
     low, high = {"portrait": (0.1, 0.3), "heap": (0.18, 0.4), "groups": (0.3, 0.7)}.get(
         layout, (0.11, 0.75)
     )
-    sides = [log_uniform(rng, low, high) * n for _ in range(rng.integers(*count[layout]))]
+    sides = [
+        log_uniform(rng, low, high) * n for _ in range(rng.integers(*count[layout]))
+    ]
     if rng.uniform() < 0.7:  # 大的多半在后面，否则小的全被盖住
         sides.sort(reverse=True)
     middle = 0.22 if layout == "heap" else 0.46
     for side in sides:
         grouped = rng.uniform() < (0.85 if layout == "groups" else 0.1)
-        thing = random_group(rng, collection) if grouped else single(pick(rng, stickers))
+        thing = (
+            random_group(rng, collection) if grouped else single(pick(rng, stickers))
+        )
         at = tuple((0.5 + rng.uniform(-middle, middle, 2)) * n)
         on = 0
         if layout == "scatter" and rng.uniform() < 0.25:
@@ -385,7 +402,7 @@ def lay_things(table: Table, collection: Collection) -> None:
 def nest(
     table: Table, side: float, at: tuple[float, float]
 ) -> tuple[int, float, tuple[float, float]]:
-    """挑一样已经贴好的、够大的，把新的贴在它身上，算它的部件；返回 (上级, 边长, 中心)。"""
+    """挑一样贴好的、够大的，新的贴在它身上，算它的部件；返回 (上级, 边长, 中心)。"""
     rng, n = table.st.rng, table.st.size
     count = np.bincount(table.labels.ravel(), minlength=len(table.parents))
     big = [k for k in range(1, len(count)) if count[k] > 0.02 * n * n]
@@ -430,9 +447,9 @@ def make_sticker_scene(
 ) -> Scene:
     """从种子贴出一张场景；同样的参数总给出逐字节相同的结果。
 
-    ``size`` 是边长（像素，至少 32）；``collection`` 是用哪一套，不给就用随包的；``exam``
-    为真只用留作打分的东西，否则只用其余的。``Scene.names`` 是每样东西、每一组的 (中文,
-    英文) 名。参数不合要求时抛出 SamLiteError。
+    ``size`` 是边长（像素，至少 32）；``collection`` 是用哪一套，不给就用随包的；
+    ``exam`` 为真只用留作打分的东西，否则只用其余的。``Scene.names`` 是每样东西、每一组
+    的 (中文, 英文) 名。参数不合要求时抛出 SamLiteError。
     """
     check_int("seed", seed, 0)
     check_int("size", size, 32)

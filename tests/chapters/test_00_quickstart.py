@@ -1,7 +1,7 @@
 """第 0 章：练习的检查认得出典型的错误答案。"""
 
 from chapters.common import assert_verdicts, course
-from sam_lite.evaluation import iou as package_iou
+from sam_lite.learn.evaluation import iou as package_iou
 
 STEM = "00_quickstart"
 WRONG = {

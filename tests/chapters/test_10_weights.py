@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from chapters.common import assert_verdicts, course
-from sam_lite import weights, weights_huggingface
+from sam_lite import weights
 from sam_lite.config import PRESETS
+from sam_lite.files import huggingface as weights_huggingface
 from sam_lite.model import sam_from_config
 
 STEM = "10_weights"

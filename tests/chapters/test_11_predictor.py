@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from chapters.common import assert_verdicts, course
-from sam_lite.evaluation import deepest_point
+from sam_lite.learn.evaluation import deepest_point
 from sam_lite.model import Sam
 from sam_lite.predictor import SamPredictor
 

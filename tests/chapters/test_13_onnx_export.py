@@ -9,7 +9,7 @@ from torch import nn
 from chapters.common import assert_verdicts, chapter, course, tagged
 from sam_lite.attention import set_fused
 from sam_lite.model import Sam
-from sam_lite.onnx_models import FixedSizes, SamOnnxModel
+from sam_lite.onnx.graphs import FixedSizes, SamOnnxModel
 
 STEM = "13_onnx_export"
 

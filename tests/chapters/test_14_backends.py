@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from chapters.common import CHAPTERS, assert_verdicts, course
-from sam_lite.attention_fast import attention_tiled
 from sam_lite.backends import BACKENDS
+from sam_lite.ops.attention_fast import attention_tiled
 
 STEM = "14_backends"
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from chapters.common import assert_verdicts, course
 from sam_lite import training
-from sam_lite.training_data import Targets, corrective_points
+from sam_lite.learn.data import Targets, corrective_points
 
 STEM = "15_training"
 

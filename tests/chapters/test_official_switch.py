@@ -15,7 +15,7 @@ from nbclient import NotebookClient
 
 from chapters.common import CHAPTERS
 from sam_lite import build_sam_vit_b
-from sam_lite.official_files import OFFICIAL_FILES
+from sam_lite.files.official import OFFICIAL_FILES
 
 SWITCHED = ("00_quickstart", "10_weights", "11_predictor")
 

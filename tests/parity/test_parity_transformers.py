@@ -16,8 +16,8 @@ import sam_lite
 from parity.small import randomize
 from sam_lite.config import TINY, VIT_B
 from sam_lite.errors import SamLiteError
+from sam_lite.files.huggingface import to_huggingface, to_official
 from sam_lite.model import Sam, sam_from_config
-from sam_lite.weights_huggingface import to_huggingface, to_official
 
 transformers = pytest.importorskip("transformers")
 

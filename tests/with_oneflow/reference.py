@@ -17,8 +17,8 @@ from parity.small import randomize  # noqa: E402
 
 import sam_lite  # noqa: E402
 from sam_lite.config import VIT_B  # noqa: E402
+from sam_lite.files.huggingface import to_huggingface  # noqa: E402
 from sam_lite.model import sam_from_config  # noqa: E402
-from sam_lite.weights_huggingface import to_huggingface  # noqa: E402
 
 
 def write_weights(folder: Path) -> None:
