@@ -6,7 +6,7 @@
     python tools/stickers.py atlas runs/stickers     重做随包的图集
 
 ``fetch`` 用 npm 和 Debian 的 apt-get 按包名取，不用 root；断了再运行一次，取过的不取。
-中文名来自 ``emoji``（``pip install emoji``）。整理好的文件夹里：``things/`` 是抠好的东西
+中文名来自 ``emoji``（``pip install emoji``）。整理好的里面：``things/`` 是抠好的东西
 （RGBA，最长 192 像素），``grounds/`` 是当背景的照片（最长 768 像素），``things.csv`` 是
 名字和“留作考试”的记号。
 
