@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from sam_lite.extras import require
+from sam_lite.errors import require
 
 from .photos.truth import TITLES
 

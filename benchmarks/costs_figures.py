@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from sam_lite.extras import require
+from sam_lite.errors import require
 
 from .costs_page import Pair, Row, pairs, timed
 

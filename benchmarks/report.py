@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sam_lite.extras import require
+from sam_lite.errors import require
 
 from .cases import Case
 from .contenders import NAMES

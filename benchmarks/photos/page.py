@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sam_lite.extras import require
+from sam_lite.errors import require
 from sam_lite.learn.evaluation import METHODS
 from sam_lite.learn.photos import MODEL
 

@@ -13,8 +13,7 @@ from typing import Any
 from ..cli import model as cli_model
 from ..cli.fit import open_dataset
 from ..cli.parser import count, seed
-from ..errors import SamLiteError
-from ..extras import require
+from ..errors import SamLiteError, require
 from ..files.atomic import atomic_file, check_writable
 from ..learn import evaluation
 from ..learn import photos as evaluation_photos

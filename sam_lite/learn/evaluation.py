@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..errors import SamLiteError
-from ..extras import require
+from ..errors import SamLiteError, require
 from ..learn.baselines import FELZENSZWALB, FLOOD, baseline_masks
 
 if TYPE_CHECKING:

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..decoding.fast import prompts_in_cache
-from ..errors import SamLiteWarning, problem
-from ..extras import require
+from ..errors import SamLiteWarning, problem, require
 from ..inputs.checks import check_positive, describe, is_whole
 from ..model import Sam
 
