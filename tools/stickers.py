@@ -88,6 +88,29 @@ CHOSEN = {
         package""",
     "房子": "house castle hut tent school",
 }
+# 放进“戴墨镜的……”里不通，或不像平常叫法的，换个名字
+CLEARER = {
+    "rat": "老鼠",
+    "front-facing_baby_chick": "小鸡",
+    "sauropod": "蜥脚类恐龙",
+    "grinning_face_with_big_eyes": "大笑的脸",
+    "slightly_smiling_face": "微笑的脸",
+    "thinking_face": "思考的脸",
+    "sleeping_face": "睡着的脸",
+    "ghost": "鬼魂",
+    "poultry_leg": "鸡腿",
+    "candy": "糖果",
+    "cup_with_straw": "饮料杯",
+    "bowl_with_spoon": "碗",
+    "basket": "篮子",
+    "empty_nest": "鸟窝",
+    "sport_utility_vehicle": "越野车",
+    "pickup_truck": "皮卡",
+    "rescue_worker’s_helmet": "救援头盔",
+    "tennis": "网球拍",
+    "magnifying_glass_tilted_left": "放大镜",
+    "castle": "城堡",
+}
 # 能戴帽子、眼镜的：眼睛、帽檐在多高，头有多宽，都按抠下来的图的高、宽算
 FACES = {
     "mouse_face": (0.65, 0.42, 0.60),
@@ -137,11 +160,9 @@ VESSELS = {
     "bucket": ("bag", 0.0, 0.06, 0.94),
     "handbag": ("bag", 0.31, 0.1, 0.9),
 }
-FILLINGS = set(
-    """tomato eggplant tangerine lemon red_apple green_apple pear peach strawberry
-    doughnut cookie candy croissant avocado potato carrot egg broccoli mango
-    bell_pepper mushroom chestnut baseball""".split()
-)
+FILLINGS = """tomato eggplant tangerine lemon red_apple green_apple pear peach
+    strawberry doughnut cookie candy croissant avocado potato carrot egg broccoli
+    mango bell_pepper mushroom chestnut baseball"""
 # 能拿、能叼东西的：手或嘴在哪里
 HOLDERS = {
     "elephant": ("hand", 0.08, 0.82),
@@ -248,7 +269,7 @@ def role(name: str) -> str:
         return spell("hat", HATS[name])
     if name in GLASSES:
         return "glasses"
-    if name in FILLINGS:
+    if name in FILLINGS.split():
         return "filling"
     return spell("held", *HELD[name]) if name in HELD else ""
 
@@ -293,7 +314,8 @@ def emoji_names(folder: Path) -> dict[str, tuple[Path, str, str]]:
             continue
         name = row["en"].strip(":")
         if not NOT_THINGS.search(re.sub("[_-]", " ", name)) or name in chosen():
-            found.setdefault(name, (path, path.stem, row["zh"].strip(":")))
+            zh = CLEARER.get(name, row["zh"].strip(":"))
+            found.setdefault(name, (path, path.stem, zh))
     return found
 
 

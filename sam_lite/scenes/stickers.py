@@ -51,7 +51,7 @@ class Sticker:
     """一样抠好的东西。
 
     ``picture`` 是 RGBA 图，裁到不透明的部分；``exam`` 为真的只用来打分。``host`` 是它能
-    做什么的主人，``role`` 是它能当什么，数都按图的高、宽算，在 ``tools/stickers.py`` 里：
+    做什么的主人，``role`` 是它能当什么；数都按图的高、宽算，在 ``tools/stickers.py``：
 
     - “face 0.43 0.15 0.65”：一张脸，眼睛、帽檐的高度和头宽；
     - “hand 0.1 0.48”、“mouth 0.04 0.42”：能拿、能叼，手或嘴的位置；
@@ -218,9 +218,15 @@ def make_group(
             layer.putalpha(Image.fromarray(alpha.astype(np.uint8)))
         layers.append(Layer(layer, (item.zh, item.en)))
     zh, en = GROUP_NAMES.get(kind) or GROUP_NAMES[anchors(items[0].role)[0]]
-    what = "和".join(dict.fromkeys(i.zh for i in items))
-    which = " and ".join(dict.fromkeys(i.en for i in items))
+    what = listed([i.zh for i in items], "、", "和")
+    which = listed([i.en for i in items], ", ", " and ")
     return Thing(layers, (zh.format(what, host.zh), en.format(which, host.en)))
+
+
+def listed(words: Sequence[str], comma: str, last: str) -> str:
+    """“桃、梨和蛋”：重复的只说一遍。"""
+    *most, end = dict.fromkeys(words)
+    return comma.join(most) + last + end if most else end
 
 
 def _on_frame(
@@ -472,7 +478,14 @@ def make_sticker_scene(
     """
     check_int("seed", seed, 0)
     check_int("size", size, 32)
-    collection = (collection or bundled_stickers()).split(exam)
+    if not isinstance(exam, bool):
+        raise problem("exam", repr(exam), "True 或 False")
+    collection = bundled_stickers() if collection is None else collection
+    if not isinstance(collection, Collection):
+        raise problem(
+            "collection", repr(collection), "Collection，例如 read_collection"
+        )
+    collection = collection.split(exam)
     if not collection.stickers:
         raise problem("collection", "没有一样合用的", "至少一样贴纸")
     rng, dice = (np.random.default_rng([int(seed), s]) for s in (258, 259))
