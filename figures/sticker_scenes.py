@@ -12,11 +12,7 @@ from style import FONT, INK
 
 from sam_lite import viz
 from sam_lite.scenes import Scene
-from sam_lite.scenes.stickers import (
-    Collection,
-    bundled_stickers,
-    make_sticker_scene,
-)
+from sam_lite.scenes.stickers import Collection, bundled_stickers, make_sticker_scene
 
 SEEDS = (11, 115, 131, 156, 190, 167, 177, 147, 165, 166, 117, 128)
 COLUMNS, SIDE, STRIP = 3, 192, 28  # 一行几对，一张的边长，写名字的一条有多高
