@@ -103,17 +103,12 @@ def record(axes: Canvas, x: float, y: float) -> None:
     axes.label(x + 0.1, y + TALL / 2, keys, size=8.2, align="left")
 
 
-def auto_mask() -> style.Figure:
+def main() -> None:
     """整张图。"""
     figure, axes = style.new_figure(11.5, 2.95)
     for i, draw in enumerate((dots, nested, bars, slopes, boxes, record)):
         draw(axes, *frame(axes, i))
-    return figure
-
-
-def main() -> None:
-    """写出 auto_mask.svg。"""
-    style.save_all({"auto_mask": auto_mask()})
+    style.save_all({"auto_mask": figure})
 
 
 if __name__ == "__main__":

@@ -4,23 +4,23 @@
 """
 
 import style
-from style import BLUE, GREEN, INK, LIGHT, MUTED, PAPER, PURPLE, Canvas
+from style import BLUE, GREEN, INK, MUTED, PURPLE, Canvas
 
 STREAM = 0.95  # 残差流的高度
 BRANCH = 2.35  # 两条支路上方框的下沿
 TALL = 0.72  # 方框的高
 MIDDLE = BRANCH + TALL / 2
-# 支路上的方框：文字、左边、宽、深色、浅色、是不是只有窗口层才有
-Step = tuple[str, float, float, str, str, bool]
+# 支路上的方框：文字、左边、宽、颜色、是不是只有窗口层才有
+Step = tuple[str, float, float, str, bool]
 ATTEND: list[Step] = [
-    ("规范化\nnorm1", 0.95, 0.95, BLUE, LIGHT[BLUE], False),
-    ("补零\n切窗口", 2.2, 0.9, MUTED, PAPER, True),
-    ("注意力\nattn", 3.4, 1.0, PURPLE, LIGHT[PURPLE], False),
-    ("拼回\n裁掉", 4.7, 0.9, MUTED, PAPER, True),
+    ("规范化\nnorm1", 0.95, 0.95, BLUE, False),
+    ("补零\n切窗口", 2.2, 0.9, MUTED, True),
+    ("注意力\nattn", 3.4, 1.0, PURPLE, False),
+    ("拼回\n裁掉", 4.7, 0.9, MUTED, True),
 ]
 THINK: list[Step] = [
-    ("规范化\nnorm2", 7.0, 0.95, BLUE, LIGHT[BLUE], False),
-    ("MLP\n768→3072→768", 8.25, 1.6, GREEN, LIGHT[GREEN], False),
+    ("规范化\nnorm2", 7.0, 0.95, BLUE, False),
+    ("MLP\n768→3072→768", 8.25, 1.6, GREEN, False),
 ]
 
 
@@ -32,27 +32,18 @@ def branch(
     axes.plot([start, start], [STREAM, MIDDLE], color=MUTED, lw=1.3)
     axes.circle((start, STREAM), 0.055, fc=INK, ec=INK, zorder=4)
     place = start
-    for text, x, width, line, fill, optional in steps:
+    for text, x, width, color, optional in steps:
         axes.link((place, MIDDLE), (x, MIDDLE))
-        axes.box(x, BRANCH, width, TALL, text, line=line, fill=fill, size=11)
-        if optional:
-            axes.patches[-1].set_linestyle((0, (4, 2)))
+        patch = axes.box(x, BRANCH, width, TALL, text, line=color, size=11)
+        patch.set_linestyle((0, (4, 2)) if optional else "-")
         place = x + width
     axes.plot([last, end], [MIDDLE, MIDDLE], color=MUTED, lw=1.3)
     axes.link((end, MIDDLE), (end, STREAM + 0.17))
     axes.label(end - 0.1, STREAM + 0.75, words, size=11, color=MUTED, align="right")
-    plus(axes, end)
+    axes.plus(end, STREAM, 0.17)
 
 
-def plus(axes: Canvas, x: float) -> None:
-    """残差流上的一个加号。"""
-    axes.circle((x, STREAM), 0.17, fc=PAPER, ec=INK, lw=1.6, zorder=4)
-    for dx, dy in ((0.09, 0), (0, 0.09)):
-        ends = [x - dx, x + dx], [STREAM - dy, STREAM + dy]
-        axes.plot(*ends, color=INK, lw=1.6, zorder=5)
-
-
-def encoder_block() -> style.Figure:
+def main() -> None:
     """下面一条直线是残差流，上面两条支路。"""
     figure, axes = style.new_figure(11.2, 3.95)
     axes.plot([0.15, 10.85], [STREAM] * 2, color=INK, lw=4, solid_capstyle="butt")
@@ -70,12 +61,7 @@ def encoder_block() -> style.Figure:
     axes.label(9.0, STREAM - 0.28, "1×64×64×768", size=11, color=BLUE)
     words = "残差流：一路直通，只做加法，从不被规范化"
     axes.label(4.9, STREAM - 0.6, words, size=12)
-    return figure
-
-
-def main() -> None:
-    """一张图。"""
-    style.save_all({"encoder_block": encoder_block()})
+    style.save_all({"encoder_block": figure})
 
 
 if __name__ == "__main__":

@@ -6,69 +6,56 @@ ONNX 文件，第 14 章多画一排可以换的底座。
 """
 
 import style
-from style import (
-    BLUE,
-    GREEN,
-    GREY_LIGHT,
-    LIGHT,
-    LINE,
-    MUTED,
-    ORANGE,
-    PAPER,
-    PURPLE,
-    RED,
-    Canvas,
-)
+from style import BLUE, GREEN, LIGHT, MUTED, ORANGE, PAPER, PURPLE, RED, Canvas
 
-# 部件：名字、哪一章、左下角 x、y、宽、高、深色、浅色
-Part = tuple[str, tuple[int, ...], float, float, float, float, str, str]
+# 部件：名字、哪一章、左下角 x、y、宽、高、颜色
+Part = tuple[str, tuple[int, ...], float, float, float, float, str]
 TOP, LOW = 2.7, 0.95
 PARTS: list[Part] = [
-    ("预处理\n缩放、补边", (1,), 1.35, TOP, 1.05, 0.75, BLUE, LIGHT[BLUE]),
-    ("图像块嵌入\n+ 位置编码", (2,), 3.35, TOP, 1.15, 0.75, BLUE, LIGHT[BLUE]),
-    ("12 个 Block", (3, 4, 5), 5.4, TOP - 0.28, 1.75, 1.3, BLUE, LIGHT[BLUE]),
-    ("颈部\n两层卷积", (5,), 7.85, TOP, 0.95, 0.75, BLUE, LIGHT[BLUE]),
-    ("提示编码器", (6,), 3.35, LOW - 0.5, 1.3, 1.15, ORANGE, LIGHT[ORANGE]),
-    ("双向\nTransformer", (7,), 7.72, LOW - 0.3, 1.2, 0.75, GREEN, LIGHT[GREEN]),
-    ("上采样、超网络\nIoU 头", (8,), 9.45, LOW - 0.3, 1.3, 0.75, GREEN, LIGHT[GREEN]),
-    ("后处理\n放大、裁剪", (9,), 11.85, LOW - 0.3, 1.05, 0.75, BLUE, LIGHT[BLUE]),
+    ("预处理\n缩放、补边", (1,), 1.35, TOP, 1.05, 0.75, BLUE),
+    ("图像块嵌入\n+ 位置编码", (2,), 3.35, TOP, 1.15, 0.75, BLUE),
+    ("12 个 Block", (3, 4, 5), 5.4, TOP - 0.28, 1.75, 1.3, BLUE),
+    ("颈部\n两层卷积", (5,), 7.85, TOP, 0.95, 0.75, BLUE),
+    ("提示编码器", (6,), 3.35, LOW - 0.5, 1.3, 1.15, ORANGE),
+    ("双向\nTransformer", (7,), 7.72, LOW - 0.3, 1.2, 0.75, GREEN),
+    ("上采样、超网络\nIoU 头", (8,), 9.45, LOW - 0.3, 1.3, 0.75, GREEN),
+    ("后处理\n放大、裁剪", (9,), 11.85, LOW - 0.3, 1.05, 0.75, BLUE),
 ]
 INNER = [("注意力", 3), ("窗口", 4)]  # Block 里的两样，各有一章
-ALL = tuple(range(1, 12))
 
 
-def model_map(lit: tuple[int, ...], here: bool = True) -> style.Figure:
-    """画一张地图，lit 是要点亮的章号；here 为假时不标“你在这里”。"""
+def model_map(*lit: int, here: bool = True) -> tuple[style.Figure, Canvas]:
+    """画一张地图，lit 是要点亮的章号，不给就全亮；here 为假时不标“你在这里”。"""
     figure, axes = style.new_figure(14.15, 4.35)
-    for text, chapters, x, y, width, height, line, fill in PARTS:
-        on = bool(set(chapters) & set(lit))
-        color = line if on else MUTED
-        look = {"line": color, "fill": fill if on else GREY_LIGHT}
-        tall = "12 个" in text
-        axes.box(x, y, width, height, "" if tall else text, **look, size=9.5)
-        if tall:
-            axes.label(x + width / 2, y + 0.17, text, size=9.5, color=color)
-            for i, (inner, chapter) in enumerate(INNER):
-                inside = chapter in lit or 5 in lit
-                axes.box(
-                    x + 0.12 + i * 0.78,
-                    y + 0.38,
-                    0.72,
-                    0.7,
-                    inner,
-                    line=line if inside else MUTED,
-                    fill=PAPER if inside else GREY_LIGHT,
-                    size=9,
-                )
-            names = f"第 {chapters[0]}–{chapters[-1]} 章"
+    for text, chapters, x, y, width, height, line in PARTS:
+        on = not lit or bool(set(chapters) & set(lit))
+        color, fill = (line, LIGHT[line]) if on else (MUTED, style.GREY_LIGHT)
+        look = {"line": color, "fill": fill, "size": 9.5}
+        names = f"第 {chapters[0]} 章"
+        if len(chapters) == 1:
+            axes.box(x, y, width, height, text, **look)
         else:
-            names = f"第 {chapters[0]} 章"
+            axes.box(x, y, width, height, **look)
+            axes.label(x + width / 2, y + 0.17, text, size=9.5, color=color)
+            draw_inner(axes, x, y, line, lit)
+            names = f"第 {chapters[0]}–{chapters[-1]} 章"
         axes.label(x + width / 2, y - 0.14, names, size=7.5, color=color)
-    draw_flow(figure.axes[0])
-    draw_frames(figure.axes[0])
-    if here and lit != ALL:
-        draw_here(figure.axes[0], lit)
-    return figure
+    draw_flow(axes)
+    draw_frames(axes)
+    if here and lit:
+        draw_here(axes, lit)
+    return figure, axes
+
+
+def draw_inner(
+    axes: Canvas, x: float, y: float, line: str, lit: tuple[int, ...]
+) -> None:
+    """Block 里的注意力和窗口。"""
+    for i, (text, chapter) in enumerate(INNER):
+        on = not lit or chapter in lit or 5 in lit
+        look = {"line": line, "fill": PAPER} if on else {"line": MUTED}
+        look = {"fill": style.GREY_LIGHT, **look, "size": 9}
+        axes.box(x + 0.12 + i * 0.78, y + 0.38, 0.72, 0.7, text, **look)
 
 
 def draw_flow(axes: Canvas) -> None:
@@ -109,7 +96,7 @@ def draw_frames(axes: Canvas) -> None:
         ("图像编码器：每张照片只算一次", 3.22, 2.15, 5.8, 1.95, True),
         ("掩码解码器：每个提示算一次", 7.45, 0.32, 3.55, 1.35, False),
     ):
-        look = {"fc": "none", "ec": LINE, "lw": 1, "ls": (0, (4, 3))}
+        look = {"fc": "none", "ec": style.LINE, "lw": 1, "ls": (0, (4, 3))}
         axes.rectangle((x, y), width, height, **look)
         place = y + height + 0.12 if above else y - 0.13
         axes.label(x + 0.05, place, text, size=8, color=MUTED, align="left")
@@ -117,7 +104,7 @@ def draw_frames(axes: Canvas) -> None:
 
 def draw_here(axes: Canvas, lit: tuple[int, ...]) -> None:
     """在第一个点亮的部件上方标“你在这里”；Block 里的两样，箭头指到里面。"""
-    for _, chapters, x, y, width, height, *_ in PARTS:
+    for _, chapters, x, y, width, height, _ in PARTS:
         if not set(chapters) & set(lit):
             continue
         inner = [i for i, (_, chapter) in enumerate(INNER) if chapter in lit]
@@ -137,8 +124,7 @@ def mark_here(axes: Canvas, x: float, top: float, tip: float) -> None:
 
 def weights_map() -> style.Figure:
     """第 10 章：有参数的部件点亮，权重文件里的张量按名字分三路送进去。"""
-    figure = model_map((2, 3, 4, 5, 6, 7, 8), here=False)
-    axes = figure.axes[0]
+    figure, axes = model_map(2, 3, 4, 5, 6, 7, 8, here=False)
     left, low, right, high, fold = 11.45, 2.4, 13.55, 3.5, 0.25
     inner = (right - fold, high - fold)
     outline = [(left, low), (right, low), (right, inner[1]), (inner[0], high)]
@@ -164,8 +150,7 @@ def two_frames(
     upper: tuple[float, float], lower: tuple[float, float]
 ) -> tuple[style.Figure, Canvas]:
     """全部点亮的地图，上、下两半各框一圈；upper、lower 是两个框的（左边，宽）。"""
-    figure = model_map(ALL, here=False)
-    axes = figure.axes[0]
+    figure, axes = model_map()
     figure.set_figheight(4.6)
     axes.set_ylim(-0.1, 4.5)
     for (x, width), y, height, color in (
@@ -194,8 +179,7 @@ def predictor_map() -> style.Figure:
 
 def auto_mask_map() -> style.Figure:
     """第 12 章：网格的点一批一批当提示，每次的掩码和分数都送去过筛子。"""
-    figure = model_map(ALL, here=False)
-    axes = figure.axes[0]
+    figure, axes = model_map()
     left, low, side = 0.2, 0.62, 0.98
     axes.rectangle((left, low), side, side, fc=PAPER, ec=PURPLE, lw=1.3)
     for i in range(6):
@@ -237,19 +221,18 @@ def onnx_map() -> style.Figure:
 
 def backends_map() -> style.Figure:
     """第 14 章：模型原样不动，底下的底座可以换。"""
-    figure = model_map(ALL, here=False)
-    axes = figure.axes[0]
+    figure, axes = model_map()
     figure.set_figheight(5.25)
     axes.set_ylim(-0.9, 4.35)
     names = (
-        ("PyTorch\n易读、快路", BLUE, LIGHT[BLUE]),
-        ("PyTorch\nbfloat16", BLUE, LIGHT[BLUE]),
-        ("torch.compile\n现场生成代码", GREEN, LIGHT[GREEN]),
-        ("ONNX Runtime\n导出的图", ORANGE, LIGHT[ORANGE]),
-        ("OneFlow\n换掉整个 torch", PURPLE, LIGHT[PURPLE]),
+        ("PyTorch\n易读、快路", BLUE),
+        ("PyTorch\nbfloat16", BLUE),
+        ("torch.compile\n现场生成代码", GREEN),
+        ("ONNX Runtime\n导出的图", ORANGE),
+        ("OneFlow\n换掉整个 torch", PURPLE),
     )
-    for i, (name, line, fill) in enumerate(names):
-        axes.box(2.0 + i * 2.2, -0.72, 2.0, 0.7, name, line=line, fill=fill, size=9.5)
+    for i, (name, line) in enumerate(names):
+        axes.box(2.0 + i * 2.2, -0.72, 2.0, 0.7, name, line=line, size=9.5)
     axes.label(1.75, -0.37, "后端", size=9.5, color=RED, align="right")
     axes.link((0.75, -0.37), (1.2, -0.37), color=RED, weight=2)
     axes.label(0.7, -0.1, "你在这里", color=RED, align="center")
@@ -258,8 +241,7 @@ def backends_map() -> style.Figure:
 
 def training_map() -> style.Figure:
     """第 15 章：掩码与答案比出损失，梯度沿原路往回走。"""
-    figure = model_map(ALL, here=False)
-    axes = figure.axes[0]
+    figure, axes = model_map()
     figure.set_figheight(4.75)
     axes.set_ylim(-0.4, 4.35)
     axes.box(11.75, 3.3, 1.0, 0.75, "答案", line=PURPLE, fill=PAPER, size=9.5)
@@ -282,16 +264,11 @@ def training_map() -> style.Figure:
 
 def main() -> None:
     """全部点亮的一张，和各章各一张。"""
-    figures = {"model_map": model_map(ALL)}
-    for chapter in (1, 2, 3, 4, 5, 6, 7, 8, 9):
-        figures[f"model_map_{chapter:02d}"] = model_map((chapter,))
-    figures["model_map_10"] = weights_map()
-    figures["model_map_11"] = predictor_map()
-    figures["model_map_12"] = auto_mask_map()
-    figures["model_map_13"] = onnx_map()
-    figures["model_map_14"] = backends_map()
-    figures["model_map_15"] = training_map()
-    style.save_all(figures)
+    figures = {f"model_map_{i:02d}": model_map(i)[0] for i in range(1, 10)}
+    extras = (weights_map, predictor_map, auto_mask_map)
+    extras += (onnx_map, backends_map, training_map)
+    figures |= {f"model_map_{10 + i}": draw() for i, draw in enumerate(extras)}
+    style.save_all({"model_map": model_map()[0], **figures})
 
 
 if __name__ == "__main__":

@@ -5,40 +5,28 @@
 """
 
 import style
-from style import (
-    BLUE,
-    GREEN,
-    GREY_LIGHT,
-    INK,
-    LIGHT,
-    MUTED,
-    ORANGE,
-    PURPLE,
-    RED,
-    Canvas,
-)
+from style import BLUE, GREEN, INK, LIGHT, MUTED, ORANGE, PURPLE, RED, Canvas
 
 CELL = 0.27  # 图上一个像素有多宽，英寸
 GAP = 0.13  # 切开以后，图像块之间的空隙
 SMALL = 0.19  # 向量和矩阵的一格
 ROWS, COLUMNS, PATCH, WIDTH = 4, 6, 2, 5
 LIT = (1, 2)  # 拿出来看的那一块：第几行、第几列
-CHANNELS = ((RED, LIGHT[RED]), (GREEN, LIGHT[GREEN]), (BLUE, LIGHT[BLUE]))
+CHANNELS = (RED, GREEN, BLUE)
 LENGTH = 3 * PATCH * PATCH  # 一块摊平以后有几个数
 
 
 def outline(axes: Canvas, x: float, y: float, w: float, h: float, color: str) -> None:
     """左上角在 (x, y) 的粗框。"""
-    look = {"fc": "none", "ec": color, "lw": 1.8}
-    axes.rectangle((x, y - h), w, h, **look)
+    axes.rectangle((x, y - h), w, h, fc="none", ec=color, lw=1.8)
 
 
 def picture(axes: Canvas, x: float, y: float) -> None:
     """4×6 的图，三个通道叠在一起，画着图像块的界线。"""
-    for k, (line, fill) in reversed(list(enumerate(CHANNELS))):
+    for k, line in reversed(list(enumerate(CHANNELS))):
         shift = 0.1 * k
         place = (x + shift, y + shift)
-        axes.cells(*place, ROWS, COLUMNS, CELL, fill=fill, line=line)
+        axes.cells(*place, ROWS, COLUMNS, CELL, fill=LIGHT[line], line=line)
     side = PATCH * CELL
     for i in range(ROWS // PATCH):
         for j in range(COLUMNS // PATCH):
@@ -53,23 +41,23 @@ def pieces(axes: Canvas, x: float, y: float) -> None:
         for j in range(COLUMNS // PATCH):
             lit = (i, j) == LIT
             corner = (x + j * (side + GAP), y - i * (side + GAP))
-            fill = LIGHT[RED] if lit else GREY_LIGHT
+            fill = LIGHT[RED] if lit else style.GREY_LIGHT
             axes.cells(*corner, PATCH, PATCH, CELL, fill=fill)
             outline(axes, *corner, side, side, ORANGE if lit else MUTED)
 
 
 def column(axes: Canvas, x: float, y: float) -> None:
     """一块摊平成一列 12 个数：先是红的 4 个，再绿，再蓝。"""
-    for k, (line, fill) in enumerate(CHANNELS):
+    for k, line in enumerate(CHANNELS):
         top = y - k * 4 * SMALL
-        axes.cells(x, top, 4, 1, SMALL, fill=fill, line=line)
+        axes.cells(x, top, 4, 1, SMALL, fill=LIGHT[line], line=line)
         axes.label(x + SMALL + 0.15, top - 2 * SMALL, "红绿蓝"[k], size=9, color=line)
     outline(axes, x, y, SMALL, LENGTH * SMALL, ORANGE)
 
 
 def matrix(axes: Canvas, x: float, y: float) -> None:
     """5×12 的矩阵：一行是一个核，红、绿、蓝各 4 个数。"""
-    row = [fill for _, fill in CHANNELS for _ in range(4)]
+    row = [LIGHT[line] for line in CHANNELS for _ in range(4)]
     axes.cells(x, y, WIDTH, LENGTH, SMALL, fill=[row] * WIDTH)
     outline(axes, x, y, LENGTH * SMALL, WIDTH * SMALL, INK)
 
@@ -92,7 +80,7 @@ def caption(axes: Canvas, centre: float, y: float, title: str, shape: str = "") 
     axes.label(centre, y, shape, size=11, color=BLUE)
 
 
-def patch_embed() -> style.Figure:
+def main() -> None:
     """上面：切、摊平、乘；下面：卷积、挪轴；右边汇合。"""
     figure, axes = style.new_figure(12.2, 4.6)
     high, title = 3.4, 3.98
@@ -134,12 +122,7 @@ def patch_embed() -> style.Figure:
     middle = (fourth + 1.2 + last + 0.75) / 2
     words = "permute：通道挪到最后"
     axes.label(middle, low + 0.22, words, size=12, color=GREEN)
-    return figure
-
-
-def main() -> None:
-    """写出 patch_embed.svg。"""
-    style.save_all({"patch_embed": patch_embed()})
+    style.save_all({"patch_embed": figure})
 
 
 if __name__ == "__main__":

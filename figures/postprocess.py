@@ -87,24 +87,21 @@ def wrong_threshold(axes: Canvas, x: float) -> None:
     """先取阈值：一格要么全是，要么全不是，边缘成了台阶。"""
     cell, rows, columns = 0.275, 6, 9
 
-    def edge(j: np.ndarray | float) -> np.ndarray | float:
-        """真正的边缘在第几行，按列的位置。"""
-        return 0.6 + 0.062 * np.asarray(j) ** 2
-
-    fill = [
-        [LIGHT[RED] if i + 0.5 > edge(j + 0.5) else PAPER for j in range(columns)]
-        for i in range(rows)
-    ]
+    j, i = np.arange(columns) + 0.5, np.arange(rows)[:, None] + 0.5
+    fill = np.where(i > 0.6 + 0.062 * j**2, LIGHT[RED], PAPER).tolist()
     axes.cells(x, LOW, rows, columns, cell, fill=fill)
-    places = np.linspace(0, columns, 60)
-    axes.plot(x + places * cell, LOW - edge(places) * cell, color=GREEN, lw=2)
-    axes.label(x + columns * cell + 0.12, LOW - 0.4, "绿线：边缘\n真正的位置", size=9.5)
-    axes.texts[-1].set(ha="left", color=GREEN)
-    axes.label(x + columns * cell + 0.12, LOW - 1.2, "红格：先变成\n1 的格子", size=9.5)
-    axes.texts[-1].set(ha="left", color=RED)
+    places = np.linspace(0, columns, 60)  # 真正的边缘：列，和它在第几行
+    edge = 0.6 + 0.062 * places**2
+    axes.plot(x + places * cell, LOW - edge * cell, color=GREEN, lw=2)
+    for y, text, color in (
+        (LOW - 0.4, "绿线：边缘\n真正的位置", GREEN),
+        (LOW - 1.2, "红格：先变成\n1 的格子", RED),
+    ):
+        side = x + columns * cell + 0.12
+        axes.label(side, y, text, size=9.5, color=color, align="left")
 
 
-def postprocess() -> style.Figure:
+def main() -> None:
     """整张图。"""
     figure, axes = style.new_figure(12.1, 6.15)
     right_order(axes)
@@ -121,12 +118,7 @@ def postprocess() -> style.Figure:
     )
     for x, note in zip((0.4, 3.95, 8.3), notes, strict=True):
         axes.label(x, LOW - 2.05, note, size=10, align="left")
-    return figure
-
-
-def main() -> None:
-    """写出 postprocess.svg。"""
-    style.save_all({"postprocess": postprocess()})
+    style.save_all({"postprocess": figure})
 
 
 if __name__ == "__main__":

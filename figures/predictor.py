@@ -5,7 +5,7 @@
 """
 
 import style
-from style import BLUE, GREEN, GREY_LIGHT, LIGHT, MUTED, ORANGE, PAPER, Canvas
+from style import BLUE, GREEN, GREY_LIGHT, MUTED, ORANGE, PAPER, Canvas
 
 LOW, TALL = 2.3, 0.85  # 中间一行方框的下沿和高
 MIDDLE = LOW + TALL / 2
@@ -41,8 +41,7 @@ def ask(axes: Canvas, i: int) -> None:
     """一次 predict：上面来提示，下面来图像嵌入。"""
     x = ASKS[i]
     centre = x + WIDE / 2
-    look = {"line": ORANGE, "fill": LIGHT[ORANGE], "size": 12}
-    axes.box(centre - 0.85, 3.75, 1.7, 0.5, PROMPTS[i], **look)
+    axes.box(centre - 0.85, 3.75, 1.7, 0.5, PROMPTS[i], line=ORANGE, size=12)
     axes.link((centre, 3.75), (centre, LOW + TALL), color=ORANGE)
     axes.link((centre, SHELF + THICK), (centre, LOW), color=BLUE)
     words = "predict\n快"
@@ -56,7 +55,7 @@ def feedback(axes: Canvas, start: float, end: float) -> None:
     axes.label((start + end) / 2, MIDDLE + 0.33, words, size=11, color=ORANGE)
 
 
-def predictor() -> style.Figure:
+def main() -> None:
     """从左到右是时间。"""
     figure, axes = style.new_figure(12.2, 4.55)
     encode(axes)
@@ -71,12 +70,7 @@ def predictor() -> style.Figure:
     axes.box(10.62, MIDDLE - 0.3, 1.4, 0.6, "掩码", line=GREEN, fill=PAPER, size=12)
     axes.link((0.25, 0.42), (12.0, 0.42), color=MUTED)
     axes.label(0.25, 0.2, "时间", size=11, color=MUTED, align="left")
-    return figure
-
-
-def main() -> None:
-    """只有一张。"""
-    style.save_all({"predictor": predictor()})
+    style.save_all({"predictor": figure})
 
 
 if __name__ == "__main__":

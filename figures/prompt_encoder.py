@@ -26,11 +26,6 @@ def middle(i: int) -> float:
     return TOP - TALL / 2 - i * STEP - (0.3 if i > 2 else 0)
 
 
-def token(axes: Canvas, x: float, y: float, fill: str) -> None:
-    """一个词元：一行 256 个数，画成一条格子。"""
-    axes.cells(x, y + 0.12, 1, 8, 0.24, fill=fill, line=ORANGE)
-
-
 def sparse_row(axes: Canvas, i: int) -> None:
     """一个点或一个角，从提示到词元。"""
     prompt, kind, placed = ROWS[i]
@@ -44,7 +39,8 @@ def sparse_row(axes: Canvas, i: int) -> None:
         axes.label(3.75, y, "不要位置", size=10.5, color=MUTED)
     axes.box(5.9, low, 1.05, TALL, kind, line=PURPLE, size=10.5)
     axes.label(7.28, y, "=", size=16)
-    token(axes, 7.6, y, LIGHT[ORANGE] if placed else PAPER)
+    fill = LIGHT[ORANGE] if placed else PAPER  # 一个词元：一行 256 个数
+    axes.cells(7.6, y + 0.12, 1, 8, 0.24, fill=fill, line=ORANGE)
 
 
 def codes(axes: Canvas) -> None:
@@ -53,17 +49,16 @@ def codes(axes: Canvas) -> None:
     for first, last in ((0, 1), (3, 4)):
         low = middle(last) - TALL / 2
         high = middle(first) + TALL / 2
-        look = {"line": ORANGE, "fill": LIGHT[ORANGE]}
-        axes.box(2.3, low, 2.9, high - low, words, **look, size=10.5)
+        axes.box(2.3, low, 2.9, high - low, words, line=ORANGE, size=10.5)
 
 
 def dense_row(axes: Canvas) -> None:
     """掩码的几层卷积；下面是没有掩码的那条路。"""
     steps = (
         (0.15, 1.55, "掩码 logits\n1×256×256", ORANGE, PAPER),
-        (2.2, 1.6, "2×2 卷积，步幅 2\n4×128×128", GREEN, LIGHT[GREEN]),
-        (4.3, 1.6, "2×2 卷积，步幅 2\n16×64×64", GREEN, LIGHT[GREEN]),
-        (6.4, 1.35, "1×1 卷积\n256×64×64", GREEN, LIGHT[GREEN]),
+        (2.2, 1.6, "2×2 卷积，步幅 2\n4×128×128", GREEN, None),
+        (4.3, 1.6, "2×2 卷积，步幅 2\n16×64×64", GREEN, None),
+        (6.4, 1.35, "1×1 卷积\n256×64×64", GREEN, None),
     )
     end = 0.0
     for x, width, words, line, fill in steps:
@@ -78,20 +73,13 @@ def dense_row(axes: Canvas) -> None:
     y = MASK - 0.85
     axes.box(0.15, y - 0.23, 1.55, 0.46, "没有掩码", line=MUTED, size=10.5)
     axes.link((1.7, y), (2.2, y))
-    look = {"line": PURPLE, "fill": LIGHT[PURPLE]}
-    axes.box(2.2, y - 0.23, 3.7, 0.46, "一个学来的向量，铺满每一格", **look, size=10.5)
+    words = "一个学来的向量，铺满每一格"
+    axes.box(2.2, y - 0.23, 3.7, 0.46, words, line=PURPLE, size=10.5)
     axes.plot([5.9, 8.62], [y, y], color=MUTED, lw=1.3)
     axes.link((8.62, y), (8.62, MASK - 0.45))
 
 
-def dense_map(axes: Canvas, x: float, y: float) -> None:
-    """一张特征图：几层叠着的方片。"""
-    for i in range(4, -1, -1):
-        corner = (x + 0.07 * i, y - 0.4 + 0.07 * i)
-        axes.rectangle(corner, 0.8, 0.8, fc=LIGHT[GREEN], ec=GREEN, lw=1)
-
-
-def prompt_encoder() -> style.Figure:
+def main() -> None:
     """上半稀疏，下半稠密。"""
     figure, axes = style.new_figure(11.4, 6.35)
     axes.label(3.75, TOP + 0.3, "在哪里", size=12, color=ORANGE)
@@ -112,15 +100,12 @@ def prompt_encoder() -> style.Figure:
     )
     axes.plot([0.15, 11.25], [2.16, 2.16], color=LINE, lw=1)
     dense_row(axes)
-    dense_map(axes, 8.24, MASK)
+    for i in range(4, -1, -1):  # 一张特征图：几层叠着的方片
+        corner = (8.24 + 0.07 * i, MASK - 0.4 + 0.07 * i)
+        axes.rectangle(corner, 0.8, 0.8, fc=LIGHT[GREEN], ec=GREEN, lw=1)
     words = "稠密嵌入\n(批量, 256, 64, 64)"
     axes.label(9.45, MASK, words, size=11, color=GREEN, align="left")
-    return figure
-
-
-def main() -> None:
-    """一张图。"""
-    style.save_all({"prompt_encoder": prompt_encoder()})
+    style.save_all({"prompt_encoder": figure})
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ CELL = 0.42
 TOP, LOW = 3.55, 1.75  # 行、列两条路的上沿
 
 
-def relative_position() -> style.Figure:
+def main() -> None:
     """整张图：上面一条路是行，下面一条路是列。"""
     figure, axes = style.new_figure(11.2, 4.3)
     draw_pair(axes)
@@ -23,7 +23,7 @@ def relative_position() -> style.Figure:
         draw_index(axes, *path)
         draw_table(axes, *path)
     draw_sum(axes)
-    return figure
+    style.save_all({"relative_position": figure})
 
 
 def draw_pair(axes: Canvas) -> None:
@@ -92,10 +92,6 @@ def draw_sum(axes: Canvas) -> None:
     axes.box(9.0, 1.95, 2.0, 0.4, "相加 = 偏置", line=GREEN)
     text = "q 是查询格的向量，\n没有除以 √d"
     axes.label(10.0, 0.95, text, size=9, color=PURPLE)
-
-
-def main() -> None:
-    style.save_all({"relative_position": relative_position()})
 
 
 if __name__ == "__main__":

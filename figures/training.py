@@ -1,30 +1,27 @@
 """第 15 章的图：训练时，一个物体要问好几轮。"""
 
 import style
-from style import BLUE, GREEN, INK, LIGHT, MUTED, ORANGE, PAPER, PURPLE, RED, Canvas
+from style import BLUE, GREEN, INK, MUTED, ORANGE, PURPLE, RED, Canvas
 
 HIGH, LOW, TALL = 2.75, 0.75, 0.8  # 两轮的高度，一个方框的高
 
 
-def rounds() -> style.Figure:
+def main() -> None:
     """第一轮从答案抽提示，第二轮在错处补一个点，损失加起来。"""
     figure, axes = style.new_figure(11.2, 4.5)
-    column(axes, 0.2, HIGH, "答案\n一个物体的掩码", PURPLE, LIGHT[PURPLE], 1.4)
-    column(axes, 2.35, HIGH, "第一轮的提示\n一个点，或框", ORANGE, LIGHT[ORANGE], 1.55)
-    column(axes, 4.65, HIGH, "解码器", GREEN, LIGHT[GREEN], 1.1)
-    column(axes, 6.5, HIGH, "三张掩码", INK, PAPER, 1.2)
-    column(axes, 8.9, HIGH, "损失\n三张里最小的", RED, LIGHT[RED], 1.5)
+    column(axes, 0.2, HIGH, "答案\n一个物体的掩码", PURPLE, 1.4)
+    column(axes, 2.35, HIGH, "第一轮的提示\n一个点，或框", ORANGE, 1.55)
+    column(axes, 4.65, HIGH, "解码器", GREEN, 1.1)
+    column(axes, 6.5, HIGH, "三张掩码", INK, 1.2)
+    column(axes, 8.9, HIGH, "损失\n三张里最小的", RED, 1.5)
     flow(axes, 1.6, 2.35, HIGH, "抽")
-    for x, end in ((3.9, 4.65), (5.75, 6.5), (7.7, 8.9)):
-        flow(axes, x, end, HIGH)
-    column(
-        axes, 2.35, LOW, "第二轮的提示\n再加一个纠正的点", ORANGE, LIGHT[ORANGE], 1.55
-    )
-    column(axes, 4.65, LOW, "解码器", GREEN, LIGHT[GREEN], 1.1)
-    column(axes, 6.5, LOW, "一张掩码", INK, PAPER, 1.2)
-    column(axes, 8.9, LOW, "损失\n第 0 张", RED, LIGHT[RED], 1.5)
-    for x, end in ((3.9, 4.65), (5.75, 6.5), (7.7, 8.9)):
-        flow(axes, x, end, LOW)
+    column(axes, 2.35, LOW, "第二轮的提示\n再加一个纠正的点", ORANGE, 1.55)
+    column(axes, 4.65, LOW, "解码器", GREEN, 1.1)
+    column(axes, 6.5, LOW, "一张掩码", INK, 1.2)
+    column(axes, 8.9, LOW, "损失\n第 0 张", RED, 1.5)
+    for y in (HIGH, LOW):
+        for x, end in ((3.9, 4.65), (5.75, 6.5), (7.7, 8.9)):
+            flow(axes, x, end, y)
     # 第一轮的掩码 -> 错处的点；它的 logits -> 解码器
     axes.link((6.75, HIGH), (3.4, LOW + TALL), color=ORANGE, weight=1.8)
     text = "预测的 IoU 最高的一张\n与答案比，在错处抽一点"
@@ -41,14 +38,14 @@ def rounds() -> style.Figure:
     axes.link((9.65, LOW + TALL), (9.65, 2.0), color=RED)
     text = "还有第三轮、第四轮……论文一共 11 轮，其中两轮只送 logits，不补点"
     axes.label(5.6, 0.35, text, size=9, color=MUTED)
-    return figure
+    style.save_all({"training": figure})
 
 
 def column(
-    axes: Canvas, x: float, y: float, text: str, line: str, fill: str, width: float
+    axes: Canvas, x: float, y: float, text: str, line: str, width: float
 ) -> None:
     """一个方框，左下角在 (x, y)。"""
-    axes.box(x, y, width, TALL, text, line=line, fill=fill, size=9.5)
+    axes.box(x, y, width, TALL, text, line=line, size=9.5)
 
 
 def flow(axes: Canvas, start: float, end: float, y: float, text: str = "") -> None:
@@ -56,11 +53,6 @@ def flow(axes: Canvas, start: float, end: float, y: float, text: str = "") -> No
     middle = y + TALL / 2
     axes.link((start, middle), (end, middle))
     axes.label((start + end) / 2, middle + 0.14, text, size=8.5, color=MUTED)
-
-
-def main() -> None:
-    """写成 SVG。"""
-    style.save_all({"training": rounds()})
 
 
 if __name__ == "__main__":

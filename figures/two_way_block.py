@@ -4,7 +4,7 @@
 """
 
 import style
-from style import BLUE, GREEN, INK, LIGHT, MUTED, ORANGE, PAPER, PURPLE, RED, Canvas
+from style import BLUE, GREEN, INK, MUTED, ORANGE, PAPER, PURPLE, RED, Canvas
 
 TOKEN, IMAGE = 3.45, 1.1  # 两条流的高度
 END = 13.4  # 两条流的右端
@@ -24,24 +24,16 @@ def stream(axes: Canvas, start: float, end: float, y: float, color: str) -> None
     axes.plot([start, end], [y, y], color=color, lw=THICK, zorder=0.5)
 
 
-def plus(axes: Canvas, x: float, y: float, color: str = INK) -> None:
-    """一个加号：黑的是残差，有颜色的是位置编码。"""
-    axes.circle((x, y), 0.15, fc=PAPER, ec=color, lw=1.7, zorder=4)
-    for dx, dy in ((0.08, 0), (0, 0.08)):
-        ends = [x - dx, x + dx], [y - dy, y + dy]
-        axes.plot(*ends, color=color, lw=1.7, zorder=5)
-
-
 def position(axes: Canvas, x: float, y: float, name: str, above: bool = True) -> None:
     """加位置编码的地方，名字写在旁边。"""
     color = ORANGE if name == "query_pe" else BLUE
-    plus(axes, x, y, color)
+    axes.plus(x, y, 0.15, color)
     axes.label(x, y + (0.28 if above else -0.28), name, size=9.5, color=color)
 
 
 def step(axes: Canvas, x: float, y: float, width: float, text: str, **look) -> None:
     """四步里的一步，左边在 x，中线在 y。"""
-    look = {"line": PURPLE, "fill": LIGHT[PURPLE], **look}
+    look = {"line": PURPLE, **look}
     axes.box(x, y - HALF, width, 2 * HALF, text, size=11, **look)
 
 
@@ -50,7 +42,7 @@ def residual(axes: Canvas, start: float, end: float, y: float, up: float) -> Non
     edge = y + (0.15 if up > 0 else -0.15)
     axes.circle((start, y), 0.05, fc=INK, ec=INK, zorder=4)
     line(axes, (start, y), (start, y + up), (end, y + up), (end, edge), color=INK)
-    plus(axes, end, y)
+    axes.plus(end, y, 0.15)
 
 
 def tokens(axes: Canvas) -> None:
@@ -69,8 +61,7 @@ def tokens(axes: Canvas) -> None:
     step(axes, 2.0, TOKEN, 1.35, "① 词元自注意力\n内部宽 256\n表 8×7×7")
     position(axes, 4.98, TOKEN, "query_pe")
     step(axes, 5.35, TOKEN, 1.4, "② 词元看图像\n内部宽 128\n表 8×7×4096")
-    mlp = {"line": GREEN, "fill": LIGHT[GREEN]}
-    step(axes, 8.05, TOKEN, 0.95, "③ MLP\n256→2048\n→256", **mlp)
+    step(axes, 8.05, TOKEN, 0.95, "③ MLP\n256→2048\n→256", line=GREEN)
     axes.label(4.75, TOKEN - 0.3, "1×7×256", size=10, color=ORANGE)
     axes.label(1.85, TOKEN - 0.14, "q、k", size=9, color=MUTED)
     axes.label(5.24, TOKEN + 0.12, "q", size=11, color=MUTED)
@@ -85,7 +76,7 @@ def image(axes: Canvas) -> None:
     low = TOKEN - HALF
     line(axes, (5.7, IMAGE), (5.7, low))
     line(axes, (6.4, IMAGE), (6.4, low))
-    plus(axes, 5.7, 2.05, BLUE)
+    axes.plus(5.7, 2.05, 0.15, BLUE)
     axes.label(5.5, 2.05, "key_pe", size=10, color=BLUE, align="right")
     axes.label(5.58, 2.6, "k", size=11, color=MUTED)
     axes.label(6.52, 2.6, "v", size=11, color=MUTED)
@@ -93,7 +84,7 @@ def image(axes: Canvas) -> None:
     top = IMAGE + HALF
     line(axes, (10.95, TOKEN), (10.95, top))
     line(axes, (11.65, TOKEN), (11.65, top))
-    plus(axes, 10.95, 2.5, ORANGE)
+    axes.plus(10.95, 2.5, 0.15, ORANGE)
     axes.label(10.75, 2.5, "query_pe", size=10, color=ORANGE, align="right")
     axes.label(10.83, 1.95, "k", size=11, color=MUTED)
     axes.label(11.77, 1.95, "v", size=11, color=MUTED)
@@ -104,7 +95,7 @@ def image(axes: Canvas) -> None:
     axes.box(12.37, IMAGE - 0.2, 0.66, 0.4, "norm4", line=MUTED, size=10)
 
 
-def two_way_block() -> style.Figure:
+def main() -> None:
     """两条流和四步，两头是形状。"""
     figure, axes = style.new_figure(14.2, 5.2)
     tokens(axes)
@@ -121,12 +112,7 @@ def two_way_block() -> style.Figure:
     axes.label(3.3, IMAGE - 0.24, "1×4096×256", size=10, color=BLUE)
     words = "先算，加回残差，再规范化；值里从不加位置编码"
     axes.label(3.3, IMAGE - 0.75, words, size=12, color=MUTED)
-    return figure
-
-
-def main() -> None:
-    """一张图。"""
-    style.save_all({"two_way_block": two_way_block()})
+    style.save_all({"two_way_block": figure})
 
 
 if __name__ == "__main__":
