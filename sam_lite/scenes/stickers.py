@@ -44,6 +44,8 @@ GROUP_NAMES = {  # 中文、英文，次序是（成员，主人）；脸看戴�
     "bowl": ("盛着{0}的{1}", "{1} full of {0}"),
     "bag": ("装着{0}的{1}", "{1} full of {0}"),
 }
+NUMBERS = {"face": 3, "hand": 2, "mouth": 2, "bowl": 3, "bag": 3}  # host 后面几个数
+NUMBERS |= {"hat": 1, "glasses": 0, "filling": 0, "held": 2, "": 0}  # role 后面几个
 
 
 @dataclass(frozen=True)
@@ -118,8 +120,10 @@ def read_collection(folder: str | Path) -> Collection:
 
 
 def _sticker(row: dict[str, str], code: str, picture: Image.Image) -> Sticker:
+    host, role = row["host"], row["role"]
+    anchors(host), anchors(role)  # 看不懂的，读的时候就说
     names = row["zh"], row["en"], row["kind"]
-    return Sticker(code, *names, bool(row["exam"]), row["host"], row["role"], picture)
+    return Sticker(code, *names, bool(row["exam"]), host, role, picture)
 
 
 def _read(path: Path, mode: str) -> Image.Image:
@@ -158,10 +162,13 @@ def fit_width(picture: Image.Image, width: float) -> Image.Image:
     return picture.resize((width, height), Image.Resampling.BILINEAR)
 
 
-def anchors(text: str) -> tuple[str, list[float]]:
-    """“face 0.43 0.15 0.65” -> ("face", [0.43, 0.15, 0.65])。"""
+@functools.cache
+def anchors(text: str) -> tuple[str, tuple[float, ...]]:
+    """“face 0.43 0.15 0.65” -> ("face", (0.43, 0.15, 0.65))；看不懂时抛 ValueError。"""
     kind, *numbers = text.split() or [""]
-    return kind, [float(v) for v in numbers]
+    if NUMBERS.get(kind) != len(numbers):
+        raise ValueError(f"看不懂 host 或 role：{text}")
+    return kind, tuple(map(float, numbers))
 
 
 def place(
