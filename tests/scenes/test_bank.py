@@ -1,4 +1,4 @@
-"""scene_bank：画好的场景存得对，断了能接着画。"""
+"""bank：画好的场景存得对，断了能接着画。"""
 
 import json
 import os
