@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from sam_lite import SamPredictor, mask_decoder_fast, prompt_decoder
+from sam_lite import SamPredictor
+from sam_lite.decoding import fast as mask_decoder_fast
+from sam_lite.decoding import path as prompt_decoder
 from sam_lite.decoding.fast import ImageDecoder, prompts_in_cache
 from sam_lite.decoding.path import is_plain
 
