@@ -68,7 +68,7 @@ bench: $(BENCH)
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 costs: $(BENCH)
-	$(BIN)/python -m benchmarks --only sides,points,prompts --rounds 1 --update $(BENCH_ARGS)
+	$(BIN)/python -m benchmarks --only sides,points,prompts --rounds 1 --update
 	$(BIN)/python figures/costs.py
 
 photos: $(COURSE)

@@ -31,7 +31,7 @@ def status(facts: dict[str, Any] | None) -> str:
 
 def markdown(facts: dict[str, Any]) -> str:
     """一页 Markdown：在什么机器上，差多少，各要几秒。"""
-    sys.path.append(str(Path(__file__).parents[2]))
+    sys.path.insert(0, str(Path(__file__).parents[2]))
     from benchmarks.machine import describe_machine, kind_of
 
     machine = kind_of(describe_machine(facts["threads"]))
