@@ -37,8 +37,8 @@ help:
 	@echo 'make bench   与官方、transformers 比时间和内存（约一小时），结果在 benchmarks/RESULTS.md；'
 	@echo '             BENCH_ARGS=--quick 只量一轮、不记下来；BENCH_ARGS="--only click --update"'
 	@echo '             只重量一项，换掉结果里的那一项'
-	@echo 'make costs   换型号、输入边长、点数，各花多少时间和内存（约十分钟，要 20 GB 内存），'
-	@echo '             结果在 benchmarks/COSTS.md'
+	@echo 'make costs   换型号、输入边长、点数，各花多少时间和内存（十几分钟，要 20 GB 内存），'
+	@echo '             结果在 benchmarks/COSTS.md，画出 figures/costs_*.svg'
 	@echo 'make photos  在十张真照片上打分，结果在 benchmarks/PHOTOS.md，画出 figures/photos_masks.jpg'
 	@echo 'make figures 重画 figures/ 里的图'
 	@echo 'make lint    只检查：代码、类型、谁可以导入谁、中文排版'
@@ -68,7 +68,8 @@ bench: $(BENCH)
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 costs: $(BENCH)
-	$(BIN)/python -m benchmarks.costs
+	$(BIN)/python -m benchmarks --only sides,points,prompts --rounds 1 --update
+	$(BIN)/python figures/costs.py
 
 photos: $(COURSE)
 	$(BIN)/python -m benchmarks.photos --write
