@@ -14,7 +14,8 @@ from pathlib import Path
 CHAPTERS = Path(__file__).resolve().parent
 ROOT = CHAPTERS.parent
 SKIPPED = {"start.py", "jupyter", "__pycache__", ".ipynb_checkpoints"}
-OURS = {"course.py", "explorers.py", "checks", "glossary.md", "recorded", "solutions"}
+OURS = {"course.py", "explorers.py", "gallery.py", "gallery.json", "checks", "recorded"}
+OURS |= {"glossary.md", "solutions"}
 
 
 def copy_new(source: Path, target: Path) -> list[Path]:

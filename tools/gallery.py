@@ -64,6 +64,11 @@ def click(point: list[int]) -> dict[str, Any]:
     return {"points": [point], "labels": [1]}
 
 
+def at_edge(truth: np.ndarray) -> bool:
+    """被画面的边切掉了一块：人看了也说不准，不要。"""
+    return bool(truth[[0, -1]].any() or truth[:, [0, -1]].any())
+
+
 def from_scene(predictor: Any, seed: int, exam: bool) -> list[dict]:
     """一张贴纸场景里分得准的。"""
     scene = gallery.draw_scene(seed, SIZE, exam)
@@ -71,7 +76,7 @@ def from_scene(predictor: Any, seed: int, exam: bool) -> list[dict]:
     results = outcomes(predictor, scene.image, truths)
     found = []
     for k, (truth, result) in enumerate(zip(truths, results, strict=True), 1):
-        if truth.sum() < least or len(truth) == 0:
+        if truth.sum() < least or at_edge(truth):
             continue
         zh = scene.names[k - 1][0]
         members = [c for c in range(1, len(scene.parents)) if scene.parents[c] == k]
@@ -90,7 +95,7 @@ def from_scene(predictor: Any, seed: int, exam: bool) -> list[dict]:
         chain = [k]
         while scene.parents[chain[-1]]:
             chain.append(int(scene.parents[chain[-1]]))
-        if len(chain) < 2 or truths[k - 1].sum() < 600:
+        if len(chain) < 2 or truths[k - 1].sum() < 600 or at_edge(truths[k - 1]):
             continue
         masks = results[k - 1]["masks"]
         table = np.array([iou(masks, truths[j - 1]) for j in chain])  # (层, 3)
@@ -135,7 +140,8 @@ def choose(found: list[dict]) -> list[dict]:
     """每一类留最准的几条，同一样东西、同一张场景不重复太多。"""
     chosen: list[dict] = []
     for kind, most in MOST.items():
-        own = sorted((e for e in found if e["kind"] == kind), key=lambda e: -e["iou"])
+        own = [e for e in found if e["kind"] == kind]
+        own.sort(key=lambda e: ("box" in e, -e["iou"]))  # 点得准的比框得准的更想要
         names = {e["name"] for e in chosen}
         count, used = 0, {}
         for e in own:
@@ -158,7 +164,9 @@ def sheet(predictor: Any, path: Path) -> None:
         predictor.set_image(picture.image)
         masks, scores, _ = predictor.predict(**picture.prompt)
         mask = masks[int(scores.argmax()) if picture.pick is None else picture.pick]
-        shown = viz.overlay(picture.image, mask[None])
+        prompt = picture.prompt
+        points, labels = prompt.get("point_coords"), prompt.get("point_labels")
+        shown = viz.overlay(picture.image, mask, points, labels, prompt.get("box"))
         row.append(np.asarray(viz.Image.fromarray(shown).resize((240, 240))))
         if len(row) == 8:
             rows.append(np.concatenate(row, axis=1))
