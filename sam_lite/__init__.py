@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 _MODULES = {  # 不在这里的名字都在 weights 里
-    "OnnxSamPredictor": "onnx_predictor",
+    "OnnxSamPredictor": "onnx.predictor",
     "Sam": "model",
     "SamAutomaticMaskGenerator": "auto_mask",
     "SamPredictor": "predictor",

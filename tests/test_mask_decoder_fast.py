@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from sam_lite import SamPredictor, mask_decoder_fast, prompt_decoder
+from sam_lite import SamPredictor
+from sam_lite.decoding import fast as fast_decoder
+from sam_lite.decoding import prompt_decoder
 from sam_lite.decoding.fast import ImageDecoder, prompts_in_cache
-from sam_lite.decoding.path import is_plain
+from sam_lite.decoding.prompt_decoder import is_plain
 
 CLICK = {"point_coords": np.array([[20.0, 30.0]]), "point_labels": np.array([1])}
 
@@ -54,7 +56,7 @@ def fast(small_sam) -> ImageDecoder:
 def test_equals_the_readable_decoder(
     small_sam, fast, groups, points, multimask, monkeypatch
 ):
-    monkeypatch.setattr(mask_decoder_fast, "CACHE", 4 * 4 * 64 * 32)  # 4 组一批
+    monkeypatch.setattr(fast_decoder, "CACHE", 4 * 4 * 64 * 32)  # 4 组一批
     assert prompts_in_cache(64, 32) == 4
     sparse = prompts(small_sam, groups, points)
     right = slow(small_sam, embedding(small_sam), sparse, multimask)
@@ -108,7 +110,7 @@ def predictor(small_sam) -> SamPredictor:
 
 
 def made(predictor) -> ImageDecoder | None:
-    return predictor._decoder.fast
+    return predictor.decoder.fast
 
 
 def test_the_picture_is_prepared_once(predictor):
@@ -300,7 +302,7 @@ def test_forgetting_the_picture_forgets_its_decoder(predictor):
 
 def test_a_mask_prompt_takes_the_readable_path(predictor):
     low_res = predictor.predict(**CLICK)[2][:1]
-    predictor._decoder.fast = None
+    predictor.decoder.fast = None
     predictor.predict(**CLICK, mask_input=low_res)
     assert made(predictor) is None
 

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import SamLiteWarning, problem
-from ..inputs.checks import LARGEST_LOGIT, describe, is_tensor, numbers
+from ..preprocess import ResizeLongestSide
+from .checks import LARGEST_LOGIT, describe, is_tensor, numbers
 
 BATCH_NAMES = (
     "point_coords_batch",
@@ -66,10 +67,11 @@ class Prompts(NamedTuple):
     masks: np.ndarray | None  # (B 或 1, 1, 4h, 4w)
     batched: bool  # 结果要不要 B 那一维；单独一组提示不要
 
-    def move(self, transform: Any, size: tuple[int, int]) -> list[np.ndarray | None]:
+    def move(
+        self, transform: ResizeLongestSide, size: tuple[int, int]
+    ) -> list[np.ndarray | None]:
         """坐标搬到缩放后的图上，类型换成模型收的 float32 和 int32，次序不变。
 
-        transform 是 ResizeLongestSide，或有同样的 apply_coords、apply_boxes 的东西；
         size 是原图的大小。
         """
         points, boxes = self.points, self.boxes
