@@ -1,7 +1,10 @@
 """可选的依赖：用到才导入，缺了说清怎么装。"""
 
 import importlib
-from types import ModuleType
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 from .errors import SamLiteError
 
@@ -14,3 +17,13 @@ def require(name: str, purpose: str, extra: str = "course") -> ModuleType:
         raise SamLiteError(
             f'{purpose}要用 {name.split(".")[0]}：pip install "sam-lite[{extra}]"。'
         ) from error
+
+
+@contextmanager
+def progress_bar(total: int, shown: bool) -> Iterator[Any]:
+    """进度条，单位是点；shown 为假时什么也不显示。"""
+    if not shown:
+        yield SimpleNamespace(update=lambda n: None)
+        return
+    with require("tqdm", "显示进度").tqdm(total=total, desc="撒点", unit="点") as bar:
+        yield bar

@@ -9,16 +9,15 @@ import torch
 
 from sam_lite import SamLiteError, SamLiteWarning
 from sam_lite.auto_mask import SamAutomaticMaskGenerator
+from sam_lite.decoding.batches import largest_batch, prompts_at_once
 from sam_lite.decoding.fast import ImageDecoder
-from sam_lite.masks.grid import (
-    batched_mask_to_box,
+from sam_lite.masks.crops import (
     build_point_grid,
-    calculate_stability_score,
     generate_crop_boxes,
     is_box_near_crop_edge,
 )
-from sam_lite.masks.options import largest_batch, prompts_at_once
-from sam_lite.masks.records import masks_to_label_map
+from sam_lite.masks.label_map import masks_to_label_map
+from sam_lite.masks.measure import batched_mask_to_box, calculate_stability_score
 from sam_lite.masks.rle import coco_decode_rle, rle_to_mask
 
 # 什么也不筛，也不去重复
@@ -213,7 +212,10 @@ def test_any_picture_size(small_sam, size):
 def test_the_predictor_is_left_clean(small_sam):
     generator = SamAutomaticMaskGenerator(small_sam, **OPEN)
     first = generator.generate(IMAGE)
-    assert not generator.predictor.is_image_set and generator.decoder.fast is None
+    assert (
+        not generator.predictor.is_image_set
+        and generator.predictor.decoder.fast is None
+    )
     again = generator.generate(IMAGE)
     assert [r["area"] for r in first] == [r["area"] for r in again]
 

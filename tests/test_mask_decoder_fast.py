@@ -8,9 +8,8 @@ import torch
 from torch import nn
 
 from sam_lite import SamPredictor
-from sam_lite.decoding import fast as fast_decoder
-from sam_lite.decoding import prompt_decoder
-from sam_lite.decoding.fast import ImageDecoder, prompts_in_cache
+from sam_lite.decoding import batches, prompt_decoder
+from sam_lite.decoding.fast import ImageDecoder
 from sam_lite.decoding.prompt_decoder import is_plain
 
 CLICK = {"point_coords": np.array([[20.0, 30.0]]), "point_labels": np.array([1])}
@@ -56,8 +55,8 @@ def fast(small_sam) -> ImageDecoder:
 def test_equals_the_readable_decoder(
     small_sam, fast, groups, points, multimask, monkeypatch
 ):
-    monkeypatch.setattr(fast_decoder, "CACHE", 4 * 4 * 64 * 32)  # 4 组一批
-    assert prompts_in_cache(64, 32) == 4
+    monkeypatch.setattr(batches, "CACHE", 4 * 4 * 64 * 32)  # 4 组一批
+    assert batches.prompts_in_cache(64, 32) == 4
     sparse = prompts(small_sam, groups, points)
     right = slow(small_sam, embedding(small_sam), sparse, multimask)
     rows, masks, iou = zip(*fast.decode(sparse, multimask), strict=True)
@@ -73,18 +72,36 @@ def test_no_prompts_give_empty_results(fast, small_sam):
 
 
 @torch.no_grad()
-def test_prompts_below_the_score_are_dropped(fast, small_sam):
-    """一张也不够的整组不要；只要有一张够，三张都在。"""
-    sparse = prompts(small_sam, 9, 1)
-    _, masks, iou = zip(*fast.decode(sparse, True), strict=True)
-    masks, iou = torch.cat(masks), torch.cat(iou)
+@pytest.mark.parametrize("plain", [True, False], ids=["快路", "易读的路"])
+def test_candidates_are_those_above_the_score(small_sam, monkeypatch, plain):
+    """只给大于阈值的，一张一条；一组里一张也不够的，不做上采样。"""
+    monkeypatch.setattr(batches, "CACHE", 4 * 4 * 64 * 32)  # 4 组一批
+    coords, labels = torch.rand(9, 1, 2) * 64, torch.ones(9, 1)
+    given = (small_sam, embedding(small_sam), (coords, labels, None, None))
+    if not plain:
+        small_sam.mask_decoder.register_forward_hook(lambda *_: None)
+    upscaled = []
+    real = ImageDecoder.masks
+
+    def masks(self, tokens, *rest):
+        upscaled.append(len(tokens))
+        return real(self, tokens, *rest)
+
+    monkeypatch.setattr(ImageDecoder, "masks", masks)
+    decoder = prompt_decoder.PromptDecoder()
+    _, low_res, iou = map(torch.cat, zip(*decoder(*given, True), strict=True))
     least = float(iou.max(dim=1).values.median())
-    rows, kept, scores = zip(*fast.decode(sparse, True, least), strict=True)
-    right = (iou > least).any(dim=1).nonzero()[:, 0]
-    assert 0 < len(right) < 9
-    assert torch.cat(rows).tolist() == right.tolist()
-    torch.testing.assert_close(torch.cat(kept), masks[right], atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(torch.cat(scores), iou[right])
+    upscaled.clear()
+    found = zip(*decoder.candidates(*given, least), strict=True)
+    rows, kept, scores = map(torch.cat, found)
+    good = iou > least
+    assert 0 < len(scores) == good.sum() < 27
+    assert rows.tolist() == good.nonzero()[:, 0].tolist()
+    torch.testing.assert_close(kept, low_res[good], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(scores, iou[good])
+    assert sum(upscaled) == (good.any(dim=1).sum() if plain else 0)
+    every = zip(*decoder.candidates(*given, None), strict=True)
+    assert torch.cat(list(every)[2]).equal(iou.flatten())
 
 
 def test_half_precision(small_sam, fast):

@@ -54,7 +54,7 @@ class ImagePredictor(ABC):
 
     @abstractmethod
     def _run_encoder(self, images: list[np.ndarray]) -> Sequence[Any]:
-        """一批缩放好的图像，每张 ``(H', W', 3)`` uint8 -> 每张的嵌入 ``(1, C, h, w)``。"""
+        """缩放好的图像，各 ``(H', W', 3)`` uint8 -> 嵌入，各 ``(1, C, h, w)``。"""
 
     @abstractmethod
     def _run_decoder(

@@ -149,7 +149,7 @@ def check_batched_input(
     mask_size: tuple[int, int],
     device: torch.device,
 ) -> None:
-    """Sam.forward 收到的全部：至少一个字典的列表，每条都合规矩，否则抛 SamLiteError。"""
+    """Sam.forward 收到的全部：字典的列表，至少一条，都合规矩；否则抛 SamLiteError。"""
     check_flag("multimask_output", multimask_output)
     if not isinstance(batched_input, (list, tuple)) or not len(batched_input):
         got, mend = describe(batched_input), "只有一张图也要放进列表：[{…}]。"
