@@ -37,11 +37,11 @@ help:
 	@echo 'make bench   与官方、transformers 比时间和内存（约一小时），结果在 benchmarks/RESULTS.md；'
 	@echo '             BENCH_ARGS=--quick 只量一轮、不记下来；BENCH_ARGS="--only click --update"'
 	@echo '             只重量一项，换掉结果里的那一项'
-	@echo 'make costs   换型号、输入边长、点数，各花多少时间和内存（约十分钟，要 20 GB 内存），'
-	@echo '             结果在 benchmarks/COSTS.md'
+	@echo 'make costs   换型号、输入边长、点数，各花多少时间和内存（十几分钟，要 20 GB 内存），'
+	@echo '             结果在 benchmarks/COSTS.md，画出 figures/costs_*.svg'
 	@echo 'make photos  在十张真照片上打分，结果在 benchmarks/PHOTOS.md，画出 figures/photos_masks.jpg'
 	@echo 'make figures 重画 figures/ 里的图'
-	@echo 'make lint    只做代码检查和类型检查'
+	@echo 'make lint    只检查：代码、类型、谁可以导入谁、中文排版'
 	@echo 'make format  整理代码格式'
 	@echo 'make clean   删去环境和缓存，保留 my/ 和 runs/'
 	@echo '变量：PYTHON=python3  VENV=.venv  PIP_ARGS=（给 pip 的参数，例如镜像）'
@@ -68,7 +68,8 @@ bench: $(BENCH)
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 costs: $(BENCH)
-	$(BIN)/python -m benchmarks.costs
+	$(BIN)/python -m benchmarks --only sides,points,prompts --rounds 1 --update
+	$(BIN)/python figures/costs.py
 
 photos: $(COURSE)
 	$(BIN)/python -m benchmarks.photos --write
@@ -82,13 +83,15 @@ lint: $(TEST)
 	$(BIN)/python -m ruff check
 	$(BIN)/python -m ruff format --check
 	$(BIN)/python -m mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python tools/typography.py
 
 format: $(TEST)
 	$(BIN)/python -m ruff check --fix
 	$(BIN)/python -m ruff format
 
 clean:
-	rm -rf $(VENV) $(VENV_ONEFLOW) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) $(VENV_ONEFLOW) build dist .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # 第一行把过旧的 Python 挡在外面；环境已经有了，venv 会接着用它。

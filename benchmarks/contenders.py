@@ -1,8 +1,9 @@
 """参加比较的三方：同一份随机权重，各自按自己的办法读进来。"""
 
 import json
+import shutil
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import nn
 
 import sam_lite
 from sam_lite.config import PRESETS, SamConfig
+from sam_lite.errors import SamLiteError
 from sam_lite.files.huggingface import to_huggingface
 from sam_lite.masks.nms import nms
 from sam_lite.model import sam_from_config
@@ -26,17 +28,22 @@ class NotInstalledError(Exception):
 
 @dataclass(frozen=True)
 class Job:
-    """一次测量的设定：谁、哪个型号、什么精度、权重在哪个文件夹。"""
+    """一次测量的设定：谁，怎么跑，什么型号，权重在哪个文件夹。"""
 
     contender: str  # NAMES 的键
     variant: str  # PRESETS 的键
-    dtype: str  # torch 的类型名
     folder: Path
+    dtype: str = "float32"  # torch 的类型名
+    compiled: bool = False  # 要量的那一部分经 torch.compile 编译
+    device: str = "cpu"
+    side: int = 0  # 输入边长，像素；0 是型号自己的
+    count: int = 0  # 几个点，或几组提示
 
     @property
     def config(self) -> SamConfig:
-        """型号的尺寸。"""
-        return PRESETS[self.variant]
+        """型号的尺寸，边长换过。"""
+        preset = PRESETS[self.variant]
+        return replace(preset, image_size=self.side) if self.side else preset
 
     @property
     def checkpoint(self) -> Path:
@@ -48,11 +55,17 @@ class Job:
         """transformers 的模型文件夹，数与 ``checkpoint`` 里的相同，只换了名字。"""
         return self.folder / f"{self.variant}_huggingface"
 
+    def place(self, x: Any) -> Any:
+        """把模型或张量放到要用的设备上，转成要用的精度。"""
+        return x.to(self.device, getattr(torch, self.dtype))
+
+    def compile(self, module: Any) -> Any:
+        """要编译的话，编译它。"""
+        return torch.compile(module) if self.compiled else module
+
     def model(self) -> Any:
-        """装好的模型，eval 模式，已转成 ``dtype``。"""
-        library = import_contender(self.contender)
-        model = load_model(self, library).eval()
-        return model.to(getattr(torch, self.dtype))
+        """装好的模型，eval 模式，设备和精度已经换好。"""
+        return self.place(load_model(self, import_contender(self.contender)).eval())
 
     def predictor(self, encoder: nn.Module | None = None) -> Any:
         """sam_lite 或官方的 SamPredictor；encoder 给了就换掉图像编码器。"""
@@ -76,12 +89,7 @@ class Job:
         if self.contender == "sam_lite":
             return mine
         import_contender(self.contender)
-        from parity.official import assemble, theirs
-
-        changes = {k: v for k, v in asdict(self.config).items() if k != "name"}
-        sam = assemble(theirs, **changes)
-        sam.load_state_dict(mine.state_dict())
-        return sam.eval()
+        return assemble_official(self.config, mine.state_dict())
 
 
 def tests_on_path() -> None:
@@ -108,36 +116,62 @@ def import_contender(name: str) -> Any:
 
 
 def load_model(job: Job, library: Any) -> Any:
-    """照各家文档的写法，从磁盘读一个模型；官方没有 tiny，按同样的步骤拼一个。"""
+    """照各家文档的写法，从磁盘读一个模型；官方没有的型号和边长按同样的步骤拼。"""
     if job.contender == "sam_lite":
         return sam_lite.load(job.checkpoint)
     if job.contender == "transformers":
         return library.SamModel.from_pretrained(job.huggingface)
-    if job.variant in library.sam_model_registry:
+    if job.variant in library.sam_model_registry and not job.side:
         return library.sam_model_registry[job.variant](checkpoint=job.checkpoint)
+    state = torch.load(job.checkpoint, weights_only=True)
+    return assemble_official(job.config, state)
+
+
+def assemble_official(config: SamConfig, state: dict[str, torch.Tensor]) -> nn.Module:
+    """用官方的类拼一个模型，装好权重，eval 模式。"""
     from parity.official import assemble, theirs
 
-    sam = assemble(theirs, **asdict(job.config))
-    sam.load_state_dict(torch.load(job.checkpoint, weights_only=True))
-    return sam
+    sam = assemble(theirs, **asdict(config))
+    sam.load_state_dict(state)
+    return sam.eval()
 
 
-def write_weights(folder: Path, variant: str) -> int:
-    """把一份随机权重写成官方的和 transformers 的两种格式，返回权重的字节数。"""
+def write_weights(job: Job, huggingface: bool = True) -> int:
+    """照 job 的型号和边长写一份随机权重，官方的格式，还可以加上 transformers 的。
+
+    返回权重的字节数。磁盘放不下时抛 SamLiteError。
+    """
+    c = job.config
+    needed = (1 + huggingface) * 4 * 13 * c.depth * c.embed_dim**2  # 主干约 12·层·宽²
+    free = shutil.disk_usage(job.folder).free
+    if free < needed:
+        raise SamLiteError(
+            f"临时文件夹的磁盘只剩 {free / 1e9:.1f} GB，{job.variant} 的权重约要 "
+            f"{needed / 1e9:.1f} GB。环境变量 TMPDIR 可以指到别的磁盘。"
+        )
     tests_on_path()
     from parity.small import randomize
 
-    job = Job("sam_lite", variant, "float32", folder)
-    state = randomize(sam_from_config(job.config)).state_dict()
+    state = randomize(sam_from_config(c)).state_dict()
     torch.save(state, job.checkpoint)
-    job.huggingface.mkdir()
-    text = json.dumps(huggingface_config(job.config), indent=1)
-    (job.huggingface / "config.json").write_text(text, encoding="utf-8")
-    # 随机傅里叶的矩阵在那边有两份，safetensors 不许两个名字共用一块内存
-    theirs = {name: tensor.clone() for name, tensor in to_huggingface(state).items()}
-    path = job.huggingface / "model.safetensors"
-    save_file(theirs, path, metadata={"format": "pt"})
+    if huggingface:
+        job.huggingface.mkdir()
+        text = json.dumps(huggingface_config(c), indent=1)
+        (job.huggingface / "config.json").write_text(text, encoding="utf-8")
+        # 随机傅里叶的矩阵在那边有两份，safetensors 不许两个名字共用一块内存
+        theirs = {key: tensor.clone() for key, tensor in to_huggingface(state).items()}
+        path = job.huggingface / "model.safetensors"
+        save_file(theirs, path, metadata={"format": "pt"})
     return sum(tensor.nbytes for tensor in state.values())
+
+
+def warm_files(folder: Path) -> None:
+    """把文件夹里的文件读一遍，各方读模型时都在页缓存里。"""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with open(path, "rb") as file:
+                while file.read(1 << 24):
+                    pass
 
 
 def huggingface_config(config: SamConfig) -> dict[str, Any]:

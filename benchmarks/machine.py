@@ -8,20 +8,14 @@ from pathlib import Path
 import torch
 
 # 影响矩阵乘法快慢的那些指令集
+# fmt: off
 INSTRUCTIONS = (
-    "avx2",
-    "avx512f",
-    "avx_vnni",
-    "avx512_vnni",
-    "avx512_bf16",
-    "avx512_fp16",
-    "amx_tile",
-    "amx_bf16",
-    "asimd",
-    "asimddp",
-    "bf16",
-    "sve",
+    "avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "avx512_fp16",
+    "amx_tile", "amx_bf16", "asimd", "asimddp", "bf16", "sve",
 )
+# fmt: on
+# 从宽到窄
+WIDEST = {"avx512f": "AVX-512", "avx2": "AVX2", "sve": "SVE", "asimd": "NEON"}
 
 
 def cores() -> int:
@@ -62,10 +56,10 @@ def version(name: str) -> str:
         return "没有安装"
 
 
-def describe_machine(threads: int) -> dict[str, str]:
-    """名目到说明，顺序就是表里的顺序。"""
+def describe_machine(threads: int, device: str = "cpu") -> dict[str, str]:
+    """名目到说明，顺序就是表里的顺序；量显卡时另有显卡的两行。"""
     name, flags = cpu_information()
-    return {
+    about = {
         "处理器": name,
         "核与线程": f"{cores()} 核，各方都用 {threads} 个线程",
         "指令集": "、".join(flags) or "未知",
@@ -77,3 +71,19 @@ def describe_machine(threads: int) -> dict[str, str]:
         "segment-anything-py": version("segment-anything-py"),
         "numpy": version("numpy"),
     }
+    if device == "cuda":
+        about["显卡"] = torch.cuda.get_device_name()
+        about["CUDA"] = str(torch.version.cuda)
+    return about
+
+
+def kind_of(machine: dict[str, str]) -> str:
+    """这是哪一种机器，写在比值旁边：显卡，或处理器和它最宽的向量指令。
+
+    只看记下的说明；没有记下的不写，一样也没有就是空的。
+    """
+    if "显卡" in machine:
+        return machine["显卡"]
+    flags = machine.get("指令集", "").split("、")
+    widest = [name for flag, name in WIDEST.items() if flag in flags][:1]
+    return "，".join([machine[k] for k in ("处理器",) if k in machine] + widest)

@@ -1,58 +1,109 @@
-"""在单独的进程里把一项量一次：``python -m benchmarks.worker 设定的文件``。
+"""在单独的进程里把一项、一方量一次：时间、CPU 时间、内存，编码器另有矩阵乘法的速度。
 
-量出时间、CPU 时间、内存，编码器的两项另有矩阵乘法的速度；怎样交回去见
-``process.py``。
+``spawn`` 是叫的一头，``python -m benchmarks.worker 设定的文件`` 是量的一头；设定写成
+文件交过去，数字和要核对的张量从文件取回来。
 """
 
 import gc
+import json
+import os
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from .cases import BY_KEY, Case, Run, prepare
-from .contenders import Job
+from .cases import BY_KEY, Case, Run
+from .contenders import Job, NotInstalledError
 from .operations import product_rates
-from .process import Parts, answer
+
+ROOT = Path(__file__).resolve().parent.parent
+Numbers = dict[str, Any]
+Parts = dict[str, np.ndarray]
 
 
-def memory(field: str) -> int | None:
-    """进程的常驻内存（VmRSS）或它的最高值（VmHWM），字节；不是 Linux 时是 None。"""
+def spawn(case: Case, job: Job, threads: int) -> tuple[Numbers, Parts]:
+    """在新的进程里量一次，返回（数字，要核对的张量）；出错时数字里有 error。"""
+    setting = {"case": case.key, "threads": threads, "job": vars(job)}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "setting.json"
+        path.write_text(json.dumps(setting, default=str), encoding="utf-8")
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.worker", str(path)],
+            cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+            capture_output=True,
+        )
+        found = path.with_name("result.json")
+        if done.returncode != 0 or not found.is_file():
+            return {"error": f"进程没有走完，退出码 {done.returncode}"}, {}
+        numbers = json.loads(found.read_text(encoding="utf-8"))
+        if "error" in numbers:
+            return numbers, {}
+        with np.load(path.with_name("result.npz")) as parts:
+            return numbers, dict(parts)
+
+
+def answer(path: Path) -> None:
+    """量的一头：读设定，量，写结果；没装或出错也写明，照常结束。"""
+    setting = json.loads(path.read_text(encoding="utf-8"))
+    torch.set_num_threads(setting["threads"])
+    job = Job(**{**setting["job"], "folder": Path(setting["job"]["folder"])})
     try:
-        text = Path("/proc/self/status").read_text(encoding="utf-8")
-    except OSError:
-        return None
-    found = [line.split()[1] for line in text.splitlines() if line.startswith(field)]
-    return int(found[0]) * 1024 if found else None
+        found, parts = measure_job(BY_KEY[setting["case"]], job)
+        np.savez(path.with_name("result.npz"), **parts)  # type: ignore[arg-type]
+    except NotInstalledError:
+        found = {"error": "没有安装"}
+    except Exception as error:
+        line = (str(error).splitlines() or [""])[0]
+        found = {"error": f"出错：{type(error).__name__}：{line}"[:120]}
+    path.with_name("result.json").write_text(json.dumps(found), encoding="utf-8")
 
 
-def reset_peak() -> bool:
-    """把 VmHWM 拉回现在的值；系统不许就返回假，内存于是不量。"""
-    try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    except OSError:
-        return False
-    return True
+def measure_job(case: Case, job: Job) -> tuple[Numbers, Parts]:
+    """一项、一方：数字，和要核对的张量（float64）。
+
+    要与下限相比的项另量矩阵乘法的速度，紧挨着测量，前后各一次，取平均。
+    """
+    dtype = getattr(torch, job.dtype)
+    with torch.no_grad():
+        run = case.preparation(job)(job)
+        before = product_rates(dtype) if case.bound else {}
+        numbers, result = measure(run, case.warmups, case.repeats, job.device)
+        after = product_rates(dtype) if case.bound else {}
+        numbers["rates"] = {name: (before[name] + after[name]) / 2 for name in before}
+        parts = case.outputs(result)
+    return numbers, {name: part.double().cpu().numpy() for name, part in parts.items()}
 
 
-def measure(run: Run, warmups: int, repeats: int) -> tuple[dict[str, Any], Any]:
-    """先热身再计时，峰值内存把热身也算在内。返回（数字，最后一次的结果）。"""
+def measure(
+    run: Run, warmups: int, repeats: int, device: str = "cpu"
+) -> tuple[Numbers, Any]:
+    """先热身再计时，峰值内存把热身也算在内。返回（数字，最后一次的结果）。
+
+    在显卡上，内存是显存；显卡是边派活边算的，看表之前先等它算完。
+    """
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
     gc.collect()
-    resettable = reset_peak()
-    before = memory("VmRSS")
+    resettable = reset_peak(device)
+    before = memory("VmRSS", device)
     seconds, cpu = [], []
     result = None
     for i in range(warmups + repeats):
         result = None  # 上一次的结果先放掉，不算进峰值
+        wait()
         start, start_cpu = time.perf_counter(), time.process_time()
         result = run()
+        wait()
         if i >= warmups:
             seconds.append(time.perf_counter() - start)
             cpu.append(time.process_time() - start_cpu)
-    peak = memory("VmHWM") if resettable else None
+    peak = memory("VmHWM", device) if resettable else None
     increase = peak - before if peak is not None and before is not None else None
     numbers = {
         "seconds": statistics.median(seconds),
@@ -63,27 +114,31 @@ def measure(run: Run, warmups: int, repeats: int) -> tuple[dict[str, Any], Any]:
     return numbers, result
 
 
-def measure_job(case: Case, job: Job) -> tuple[dict[str, Any], Parts]:
-    """一项、一方：数字，和要核对的张量（float64）。
-
-    编码器的两项另量矩阵乘法的速度，紧挨着测量，前后各一次。
-    """
-    dtype = getattr(torch, job.dtype)
-    with torch.no_grad():
-        run = prepare(case, job)
-        before = product_rates(dtype) if case.bound else {}
-        numbers, result = measure(run, case.warmups, case.repeats)
-        after = product_rates(dtype) if case.bound else {}
-        numbers["rates"] = {name: (before[name] + after[name]) / 2 for name in before}
-        parts = case.outputs(result)
-    return numbers, {name: part.double().numpy() for name, part in parts.items()}
+def memory(field: str, device: str = "cpu") -> int | None:
+    """现在占的（VmRSS）或最多占过的（VmHWM）内存，字节；不是 Linux 时是 None。"""
+    if device == "cuda":
+        peak = field == "VmHWM"
+        cuda = torch.cuda
+        return cuda.max_memory_allocated() if peak else cuda.memory_allocated()
+    try:
+        text = Path("/proc/self/status").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    found = [line.split()[1] for line in text.splitlines() if line.startswith(field)]
+    return int(found[0]) * 1024 if found else None
 
 
-def measure_setting(setting: dict[str, Any]) -> tuple[dict[str, Any], Parts]:
-    """照设定量一次。"""
-    job = Job(**{**setting["job"], "folder": Path(setting["job"]["folder"])})
-    return measure_job(BY_KEY[setting["case"]], job)
+def reset_peak(device: str = "cpu") -> bool:
+    """把最高值拉回现在的值；系统不许就返回假，内存于是不量。"""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        return True
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return False
+    return True
 
 
 if __name__ == "__main__":
-    answer(Path(sys.argv[1]), measure_setting)
+    answer(Path(sys.argv[1]))

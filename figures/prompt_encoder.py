@@ -4,28 +4,8 @@
 下半：掩码的 logits 经过三层卷积缩到图像嵌入的网格；没有掩码时，一个向量铺满每一格。
 """
 
-from __future__ import annotations
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from style import (
-    GREEN,
-    GREEN_LIGHT,
-    LINE,
-    MUTED,
-    ORANGE,
-    ORANGE_LIGHT,
-    PAPER,
-    PURPLE,
-    PURPLE_LIGHT,
-    arrow,
-    box,
-    grid,
-    label,
-    new_figure,
-    save_all,
-)
+import style
+from style import GREEN, LIGHT, LINE, MUTED, ORANGE, PAPER, PURPLE, Canvas
 
 TALL = 0.5  # 上半每一行方框的高
 STEP = 0.62  # 两行之间的距离
@@ -46,80 +26,65 @@ def middle(i: int) -> float:
     return TOP - TALL / 2 - i * STEP - (0.3 if i > 2 else 0)
 
 
-def token(axes: Axes, x: float, y: float, fill: str) -> None:
-    """一个词元：一行 256 个数，画成一条格子。"""
-    grid(axes, x, y + 0.12, 1, 8, 0.24, fill=fill, line=ORANGE)
-
-
-def sparse_row(axes: Axes, i: int) -> None:
+def sparse_row(axes: Canvas, i: int) -> None:
     """一个点或一个角，从提示到词元。"""
     prompt, kind, placed = ROWS[i]
     y = middle(i)
     low = y - TALL / 2
-    box(axes, 0.15, low, 1.75, TALL, prompt, line=ORANGE, size=10.5)
+    axes.box(0.15, low, 1.75, TALL, prompt, line=ORANGE, size=10.5, fill=PAPER)
     if placed:
-        arrow(axes, (1.9, y), (2.3, y))
-        label(axes, 5.55, y, "+", size=16)
+        axes.link((1.9, y), (2.3, y))
+        axes.label(5.55, y, "+", size=16)
     else:
-        label(axes, 3.75, y, "不要位置", size=10.5, color=MUTED)
-    box(axes, 5.9, low, 1.05, TALL, kind, line=PURPLE, fill=PURPLE_LIGHT, size=10.5)
-    label(axes, 7.28, y, "=", size=16)
-    token(axes, 7.6, y, ORANGE_LIGHT if placed else PAPER)
+        axes.label(3.75, y, "不要位置", size=10.5, color=MUTED)
+    axes.box(5.9, low, 1.05, TALL, kind, line=PURPLE, size=10.5)
+    axes.label(7.28, y, "=", size=16)
+    fill = LIGHT[ORANGE] if placed else PAPER  # 一个词元：一行 256 个数
+    axes.cells(7.6, y + 0.12, 1, 8, 0.24, fill=fill, line=ORANGE)
 
 
-def codes(axes: Axes) -> None:
+def codes(axes: Canvas) -> None:
     """两块“随机傅里叶特征”：点用一块，框用一块，是同一个矩阵。"""
     words = "加 0.5，除以宽、高\n乘随机矩阵（2×128）\nsin、cos → 256"
     for first, last in ((0, 1), (3, 4)):
         low = middle(last) - TALL / 2
         high = middle(first) + TALL / 2
-        style = {"line": ORANGE, "fill": ORANGE_LIGHT}
-        box(axes, 2.3, low, 2.9, high - low, words, **style, size=10.5)
+        axes.box(2.3, low, 2.9, high - low, words, line=ORANGE, size=10.5)
 
 
-def dense_row(axes: Axes) -> None:
+def dense_row(axes: Canvas) -> None:
     """掩码的几层卷积；下面是没有掩码的那条路。"""
     steps = (
         (0.15, 1.55, "掩码 logits\n1×256×256", ORANGE, PAPER),
-        (2.2, 1.6, "2×2 卷积，步幅 2\n4×128×128", GREEN, GREEN_LIGHT),
-        (4.3, 1.6, "2×2 卷积，步幅 2\n16×64×64", GREEN, GREEN_LIGHT),
-        (6.4, 1.35, "1×1 卷积\n256×64×64", GREEN, GREEN_LIGHT),
+        (2.2, 1.6, "2×2 卷积，步幅 2\n4×128×128", GREEN, None),
+        (4.3, 1.6, "2×2 卷积，步幅 2\n16×64×64", GREEN, None),
+        (6.4, 1.35, "1×1 卷积\n256×64×64", GREEN, None),
     )
     end = 0.0
     for x, width, words, line, fill in steps:
         if end:
-            arrow(axes, (end, MASK), (x, MASK))
+            axes.link((end, MASK), (x, MASK))
         size = 10 if line == GREEN else 10.5
-        box(axes, x, MASK - 0.33, width, 0.66, words, line=line, fill=fill, size=size)
+        axes.box(x, MASK - 0.33, width, 0.66, words, line=line, fill=fill, size=size)
         end = x + width
-    arrow(axes, (end, MASK), (8.22, MASK))
+    axes.link((end, MASK), (8.22, MASK))
     words = "两层 2×2 卷积之后各有规范化和 GELU"
-    label(axes, 4.05, MASK + 0.53, words, size=10.5, color=MUTED)
+    axes.label(4.05, MASK + 0.53, words, size=10.5, color=MUTED)
     y = MASK - 0.85
-    box(axes, 0.15, y - 0.23, 1.55, 0.46, "没有掩码", line=MUTED, size=10.5)
-    arrow(axes, (1.7, y), (2.2, y))
-    style = {"line": PURPLE, "fill": PURPLE_LIGHT}
-    box(
-        axes, 2.2, y - 0.23, 3.7, 0.46, "一个学来的向量，铺满每一格", **style, size=10.5
-    )
+    axes.box(0.15, y - 0.23, 1.55, 0.46, "没有掩码", line=MUTED, size=10.5)
+    axes.link((1.7, y), (2.2, y))
+    words = "一个学来的向量，铺满每一格"
+    axes.box(2.2, y - 0.23, 3.7, 0.46, words, line=PURPLE, size=10.5)
     axes.plot([5.9, 8.62], [y, y], color=MUTED, lw=1.3)
-    arrow(axes, (8.62, y), (8.62, MASK - 0.45))
+    axes.link((8.62, y), (8.62, MASK - 0.45))
 
 
-def dense_map(axes: Axes, x: float, y: float) -> None:
-    """一张特征图：几层叠着的方片。"""
-    for i in range(4, -1, -1):
-        corner = (x + 0.07 * i, y - 0.4 + 0.07 * i)
-        sheet = Rectangle(corner, 0.8, 0.8, fc=GREEN_LIGHT, ec=GREEN, lw=1)
-        axes.add_patch(sheet)
-
-
-def prompt_encoder() -> Figure:
+def main() -> None:
     """上半稀疏，下半稠密。"""
-    figure, axes = new_figure(11.4, 6.35)
-    label(axes, 3.75, TOP + 0.3, "在哪里", size=12, color=ORANGE)
-    label(axes, 6.42, TOP + 0.3, "是什么", size=12, color=PURPLE)
-    label(axes, 8.56, TOP + 0.3, "词元，每个 256 个数", size=12)
+    figure, axes = style.new_figure(11.4, 6.35)
+    axes.label(3.75, TOP + 0.3, "在哪里", size=12, color=ORANGE)
+    axes.label(6.42, TOP + 0.3, "是什么", size=12, color=PURPLE)
+    axes.label(8.56, TOP + 0.3, "词元，每个 256 个数", size=12)
     for i in range(len(ROWS)):
         sparse_row(axes, i)
     codes(axes)
@@ -128,22 +93,19 @@ def prompt_encoder() -> Figure:
         high, low = middle(first) + 0.12, middle(last) - 0.12
         axes.plot([right, right], [low, high], color=MUTED, lw=1.3)
         centre = (high + low) / 2
-        label(axes, right + 0.1, centre, words, size=10.5, align="left")
+        axes.label(right + 0.1, centre, words, size=10.5, align="left")
     words = "稀疏嵌入\n(批量, N, 256)"
-    label(
-        axes, right + 0.1, middle(2) - 0.46, words, size=11, color=ORANGE, align="left"
+    axes.label(
+        right + 0.1, middle(2) - 0.46, words, size=11, color=ORANGE, align="left"
     )
     axes.plot([0.15, 11.25], [2.16, 2.16], color=LINE, lw=1)
     dense_row(axes)
-    dense_map(axes, 8.24, MASK)
+    for i in range(4, -1, -1):  # 一张特征图：几层叠着的方片
+        corner = (8.24 + 0.07 * i, MASK - 0.4 + 0.07 * i)
+        axes.rectangle(corner, 0.8, 0.8, fc=LIGHT[GREEN], ec=GREEN, lw=1)
     words = "稠密嵌入\n(批量, 256, 64, 64)"
-    label(axes, 9.45, MASK, words, size=11, color=GREEN, align="left")
-    return figure
-
-
-def main() -> None:
-    """一张图。"""
-    save_all({"prompt_encoder": prompt_encoder()})
+    axes.label(9.45, MASK, words, size=11, color=GREEN, align="left")
+    style.save_all({"prompt_encoder": figure})
 
 
 if __name__ == "__main__":

@@ -4,8 +4,6 @@
 字体。同样的脚本写出的文件逐字节相同，测试靠这一点查图有没有过时。
 """
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 
@@ -16,23 +14,135 @@ matplotlib.use("agg")
 from matplotlib import font_manager, pyplot  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle  # noqa: E402
+from matplotlib.patches import (  # noqa: E402
+    Ellipse,
+    FancyArrowPatch,
+    FancyBboxPatch,
+    Polygon,
+    Rectangle,
+)
 
 HERE = Path(__file__).parent
 FONT = HERE / "fonts" / "NotoSansCJKsc-subset.otf"
 
 INK, MUTED, LINE, PAPER = "#1f2933", "#66727f", "#c3ccd5", "#ffffff"
-# 每种颜色一深一浅：深的画线写字，浅的填底
-BLUE, BLUE_LIGHT = "#2866ad", "#dce9f8"  # 图像，编码器
-ORANGE, ORANGE_LIGHT = "#b9650f", "#fcebd5"  # 提示
-GREEN, GREEN_LIGHT = "#23794a", "#daf1e3"  # 掩码，解码器
-PURPLE, PURPLE_LIGHT = "#6d4fa3", "#ebe3f7"  # 注意力
-RED, RED_LIGHT = "#b8352e", "#fbe0de"  # 错误，要注意的地方
 GREY_LIGHT = "#f1f4f7"  # 背景里的东西
+BLUE = "#2866ad"  # 图像，编码器
+ORANGE = "#b9650f"  # 提示
+GREEN = "#23794a"  # 掩码，解码器
+PURPLE = "#6d4fa3"  # 注意力
+RED = "#b8352e"  # 错误，要注意的地方
+LIGHT = {  # 深的画线写字，浅的填底
+    BLUE: "#dce9f8",
+    ORANGE: "#fcebd5",
+    GREEN: "#daf1e3",
+    PURPLE: "#ebe3f7",
+    RED: "#fbe0de",
+}
+Point = tuple[float, float]
 
 
-def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
-    """一张空白的图：坐标单位是英寸，左下角是 (0, 0)，没有坐标轴。"""
+class Canvas(Axes):
+    """一张图的画布：坐标单位是英寸，左下角是 (0, 0)；在坐标轴上添了几个画法。"""
+
+    def box(
+        self,
+        x: float,
+        y: float,
+        width: float,
+        height: float,
+        text: str = "",
+        *,
+        line: str = INK,
+        fill: str | None = None,
+        size: float = 10,
+    ) -> FancyBboxPatch:
+        """一个圆角方框，左下角在 (x, y)，字在正中；不给 fill 就填 line 的浅色。"""
+        look = {"ec": line, "fc": fill or LIGHT.get(line, PAPER), "lw": 1.2}
+        style = "round,pad=0,rounding_size=0.07"
+        patch = FancyBboxPatch((x, y), width, height, boxstyle=style, **look)
+        self.add_patch(patch)
+        self.label(x + width / 2, y + height / 2, text, size=size, color=line)
+        return patch
+
+    def label(
+        self,
+        x: float,
+        y: float,
+        text: str,
+        *,
+        size: float = 9,
+        color: str = INK,
+        align: str = "center",
+    ) -> None:
+        """一段字，(x, y) 是它的中心；align 可以是 left、center、right。"""
+        place = {"ha": align, "va": "center"}
+        self.text(x, y, text, size=size, color=color, linespacing=1.35, **place)
+
+    def link(
+        self,
+        start: Point,
+        end: Point,
+        *,
+        color: str = MUTED,
+        weight: float = 1.3,
+        bend: float = 0.0,
+    ) -> FancyArrowPatch:
+        """从 start 到 end 的箭头；bend 不为零时是弧线。"""
+        look = {"color": color, "lw": weight, "mutation_scale": 9}
+        look |= {"shrinkA": 0, "shrinkB": 0, "connectionstyle": f"arc3,rad={bend}"}
+        patch = FancyArrowPatch(start, end, arrowstyle="-|>", **look)
+        return self.add_patch(patch)
+
+    def cells(
+        self,
+        x: float,
+        y: float,
+        rows: int,
+        columns: int,
+        cell: float,
+        *,
+        fill: str | list[list[str]] = PAPER,
+        line: str = LINE,
+        texts: list[list[str]] | None = None,
+        size: float = 8,
+    ) -> None:
+        """rows×columns 的格子，左上角在 (x, y)，一格边长 cell；fill 可以逐格给。"""
+        for i in range(rows):
+            for j in range(columns):
+                color = fill if isinstance(fill, str) else fill[i][j]
+                left, low = x + j * cell, y - (i + 1) * cell
+                self.rectangle((left, low), cell, cell, fc=color, ec=line, lw=0.8)
+                if texts is not None:
+                    centre = left + cell / 2, low + cell / 2
+                    self.label(*centre, texts[i][j], size=size)
+
+    def rectangle(self, corner: Point, width: float, height: float, **look) -> None:
+        """左下角在 corner 的矩形；look 是 matplotlib 的 fc、ec、lw 等等。"""
+        self.add_patch(Rectangle(corner, width, height, **look))
+
+    def circle(self, centre: Point, radius: float, squash=1.0, **look) -> None:
+        """圆；squash 是竖着压成几成。"""
+        self.add_patch(Ellipse(centre, 2 * radius, 2 * radius * squash, **look))
+
+    def polygon(self, corners: list[Point], **look) -> None:
+        """多边形。"""
+        self.add_patch(Polygon(corners, **look))
+
+    def plus(self, x: float, y: float, radius: float, color: str = INK) -> None:
+        """圆里一个加号。"""
+        self.circle((x, y), radius, fc=PAPER, ec=color, lw=1.6, zorder=4)
+        arm = radius * 0.53
+        for dx, dy in ((arm, 0), (0, arm)):
+            ends = [x - dx, x + dx], [y - dy, y + dy]
+            self.plot(*ends, color=color, lw=1.6, zorder=5)
+
+
+label = Canvas.label
+
+
+def new_figure(width: float, height: float) -> tuple[Figure, Canvas]:
+    """一张空白的图和它的画布，宽、高是英寸，没有坐标轴。"""
     font_manager.fontManager.addfont(FONT)
     matplotlib.rcParams.update(
         {
@@ -44,99 +154,10 @@ def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
         }
     )
     figure = pyplot.figure(figsize=(width, height), facecolor=PAPER)
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set(xlim=(0, width), ylim=(0, height))
-    axes.axis("off")
-    return figure, axes
-
-
-def box(
-    axes: Axes,
-    x: float,
-    y: float,
-    width: float,
-    height: float,
-    text: str = "",
-    *,
-    line: str = INK,
-    fill: str = PAPER,
-    size: float = 10,
-    weight: float = 1.2,
-) -> None:
-    """一个圆角方框，左下角在 (x, y)，字在正中。"""
-    style = "round,pad=0,rounding_size=0.07"
-    axes.add_patch(
-        FancyBboxPatch(
-            (x, y), width, height, boxstyle=style, ec=line, fc=fill, lw=weight
-        )
-    )
-    label(axes, x + width / 2, y + height / 2, text, size=size, color=line)
-
-
-def label(
-    axes: Axes,
-    x: float,
-    y: float,
-    text: str,
-    *,
-    size: float = 9,
-    color: str = INK,
-    align: str = "center",
-) -> None:
-    """一段字，(x, y) 是它的中心；align 可以是 left、center、right。"""
-    axes.text(
-        x, y, text, size=size, color=color, ha=align, va="center", linespacing=1.35
-    )
-
-
-def arrow(
-    axes: Axes,
-    start: tuple[float, float],
-    end: tuple[float, float],
-    *,
-    color: str = MUTED,
-    weight: float = 1.3,
-    bend: float = 0.0,
-    both: bool = False,
-) -> None:
-    """从 start 到 end 的箭头；bend 不为零时是弧线，both 为真时两头都有箭头。"""
-    axes.add_patch(
-        FancyArrowPatch(
-            start,
-            end,
-            arrowstyle="<|-|>" if both else "-|>",
-            mutation_scale=9,
-            color=color,
-            lw=weight,
-            shrinkA=0,
-            shrinkB=0,
-            connectionstyle=f"arc3,rad={bend}",
-        )
-    )
-
-
-def grid(
-    axes: Axes,
-    x: float,
-    y: float,
-    rows: int,
-    columns: int,
-    cell: float,
-    *,
-    fill: str | list[list[str]] = PAPER,
-    line: str = LINE,
-    texts: list[list[str]] | None = None,
-    size: float = 8,
-) -> None:
-    """rows×columns 的格子，左上角在 (x, y)，一格边长 cell；fill 可以逐格给。"""
-    for i in range(rows):
-        for j in range(columns):
-            color = fill if isinstance(fill, str) else fill[i][j]
-            corner = (x + j * cell, y - (i + 1) * cell)
-            axes.add_patch(Rectangle(corner, cell, cell, fc=color, ec=line, lw=0.8))
-            if texts is not None:
-                centre = (corner[0] + cell / 2, corner[1] + cell / 2)
-                label(axes, *centre, texts[i][j], size=size)
+    canvas = figure.add_axes((0, 0, 1, 1), axes_class=Canvas)
+    canvas.set(xlim=(0, width), ylim=(0, height))
+    canvas.axis("off")
+    return figure, canvas
 
 
 def to_svg(figure: Figure) -> str:

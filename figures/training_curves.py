@@ -1,8 +1,8 @@
 """画 training_curves.svg：试过的各种尺寸，质量随训练用时的变化。
 
-数字在 benchmarks/training/curves.json 里，由 ``python -m benchmarks.shapes`` 量出，一次
-训练一项：label、start（weights 或 nothing）、points，每点是 [分钟, 一个框, 一次点击,
-一次点击三张里最好的, 三次点击]。
+数字在 benchmarks/training/curves.json 里，一次训练一项：label、start（weights 或
+nothing）、points，每点是 [分钟, 一个框, 一次点击, 一次点击三张里最好的, 三次点击]。比较
+已经做完，量它的程序在 Git 的历史里：``git log -- benchmarks/shapes.py``。
 """
 
 from __future__ import annotations

@@ -4,26 +4,8 @@
 是补上的格子。上面一行去，下面一行回：拼回在切开的正下方，裁掉在补零的正下方。
 """
 
-from __future__ import annotations
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from style import (
-    BLUE,
-    BLUE_LIGHT,
-    INK,
-    LINE,
-    MUTED,
-    PURPLE,
-    PURPLE_LIGHT,
-    RED,
-    RED_LIGHT,
-    arrow,
-    label,
-    new_figure,
-    save_all,
-)
+import style
+from style import BLUE, INK, LIGHT, LINE, MUTED, PURPLE, RED, Canvas
 
 CELL = 0.42  # 图上一个 14×14 的窗口有多宽，英寸
 REAL = CELL * 64 / 14  # 64 格有多宽
@@ -32,26 +14,26 @@ SPREAD = 0.09  # 切开以后，窗口之间的空隙
 LIT = (1, 2)  # 拿出来看的那个窗口：第几行、第几列
 
 
-def rectangle(axes: Axes, x: float, y: float, w: float, h: float, **style) -> None:
+def rectangle(axes: Canvas, x: float, y: float, w: float, h: float, **look) -> None:
     """左上角在 (x, y) 的矩形。"""
-    axes.add_patch(Rectangle((x, y - h), w, h, **style))
+    axes.rectangle((x, y - h), w, h, **look)
 
 
-def padding(axes: Axes, x: float, y: float, w: float, h: float) -> None:
+def padding(axes: Canvas, x: float, y: float, w: float, h: float) -> None:
     """一块补上的格子：红色斜线。"""
-    rectangle(axes, x, y, w, h, fc=RED_LIGHT, ec=RED, lw=0.6, hatch="////")
+    rectangle(axes, x, y, w, h, fc=LIGHT[RED], ec=RED, lw=0.6, hatch="////")
 
 
-def plain(axes: Axes, x: float, y: float) -> None:
+def plain(axes: Canvas, x: float, y: float) -> None:
     """没有填充的一整张网格。"""
-    rectangle(axes, x, y, REAL, REAL, fc=BLUE_LIGHT, ec=BLUE, lw=1.4)
+    rectangle(axes, x, y, REAL, REAL, fc=LIGHT[BLUE], ec=BLUE, lw=1.4)
 
 
-def padded(axes: Axes, x: float, y: float) -> None:
+def padded(axes: Canvas, x: float, y: float) -> None:
     """补好边的网格，画着窗口的界线，点亮一个窗口。"""
-    rectangle(axes, x, y, REAL, REAL, fc=BLUE_LIGHT, ec="none")
+    rectangle(axes, x, y, REAL, REAL, fc=LIGHT[BLUE], ec="none")
     corner = (x + LIT[1] * CELL, y - LIT[0] * CELL)
-    rectangle(axes, *corner, CELL, CELL, fc=PURPLE_LIGHT, ec="none")
+    rectangle(axes, *corner, CELL, CELL, fc=LIGHT[PURPLE], ec="none")
     padding(axes, x + REAL, y, FULL - REAL, FULL)
     padding(axes, x, y - REAL, REAL, FULL - REAL)
     for i in range(1, 5):
@@ -61,7 +43,7 @@ def padded(axes: Axes, x: float, y: float) -> None:
     rectangle(axes, x, y, FULL, FULL, fc="none", ec=BLUE, lw=1.4)
 
 
-def pieces(axes: Axes, x: float, y: float) -> None:
+def pieces(axes: Canvas, x: float, y: float) -> None:
     """切开的 25 个窗口，右边和下边的带着填充。"""
     step = CELL + SPREAD
     inner = REAL - 4 * CELL  # 边上的窗口里真格子有多宽
@@ -71,7 +53,7 @@ def pieces(axes: Axes, x: float, y: float) -> None:
             lit = (i, j) == LIT
             w = inner if j == 4 else CELL
             h = inner if i == 4 else CELL
-            fill = PURPLE_LIGHT if lit else BLUE_LIGHT
+            fill = LIGHT[PURPLE] if lit else LIGHT[BLUE]
             rectangle(axes, left, up, w, h, fc=fill, ec="none")
             if j == 4:
                 padding(axes, left + w, up, CELL - w, CELL)
@@ -81,10 +63,10 @@ def pieces(axes: Axes, x: float, y: float) -> None:
             rectangle(axes, left, up, CELL, CELL, fc="none", ec=edge, lw=1)
 
 
-def zoom(axes: Axes, x: float, y: float, side: float) -> None:
+def zoom(axes: Canvas, x: float, y: float, side: float) -> None:
     """放大一个窗口：14×14 个词元，一个查询看窗口里的所有格子。"""
     cell = side / 14
-    rectangle(axes, x, y, side, side, fc=PURPLE_LIGHT, ec="none")
+    rectangle(axes, x, y, side, side, fc=LIGHT[PURPLE], ec="none")
     for i in range(1, 14):
         axes.plot([x, x + side], [y - i * cell] * 2, color=LINE, lw=0.5)
         axes.plot([x + i * cell] * 2, [y, y - side], color=LINE, lw=0.5)
@@ -93,26 +75,26 @@ def zoom(axes: Axes, x: float, y: float, side: float) -> None:
     start = (x + (column + 0.5) * cell, y - (row + 0.5) * cell)
     for i, j in ((1, 2), (2, 9), (5, 12), (10, 11), (12, 5), (9, 1)):
         end = (x + (j + 0.5) * cell, y - (i + 0.5) * cell)
-        arrow(axes, start, end, color=PURPLE, weight=0.9)
+        axes.link(start, end, color=PURPLE, weight=0.9)
     corner = (x + column * cell, y - row * cell)
     rectangle(axes, *corner, cell, cell, fc=PURPLE, ec="none")
 
 
-def caption(axes: Axes, centre: float, y: float, title: str, shape: str) -> None:
+def caption(axes: Canvas, centre: float, y: float, title: str, shape: str) -> None:
     """图的上方：这一步做什么，和形状。"""
-    label(axes, centre, y + 0.47, title, size=12)
-    label(axes, centre, y + 0.2, shape, size=11, color=BLUE)
+    axes.label(centre, y + 0.47, title, size=12)
+    axes.label(centre, y + 0.2, shape, size=11, color=BLUE)
 
 
-def step(axes: Axes, start: float, end: float, y: float, text: str) -> None:
+def step(axes: Canvas, start: float, end: float, y: float, text: str) -> None:
     """两张图之间的箭头，上面写着做什么。"""
-    arrow(axes, (start, y), (end, y), color=MUTED, weight=1.8)
-    label(axes, (start + end) / 2, y + 0.2, text, size=11, color=MUTED)
+    axes.link((start, y), (end, y), color=MUTED, weight=1.8)
+    axes.label((start + end) / 2, y + 0.2, text, size=11, color=MUTED)
 
 
-def window_partition() -> Figure:
+def main() -> None:
     """上面一行：补零、切开；右边：注意力；下面一行：拼回、裁掉。"""
-    figure, axes = new_figure(9.6, 6.75)
+    figure, axes = style.new_figure(9.6, 6.75)
     wide = 5 * CELL + 4 * SPREAD
     first, second, third = 0.3, 3.35, 6.75
     high, low = 5.9, 2.6
@@ -130,12 +112,12 @@ def window_partition() -> Figure:
     inside = third + (wide - FULL) / 2
     right = inside + FULL - 0.1
     bottom = high - wide - 0.06
-    arrow(axes, (right, bottom), (right, low + 0.06), color=PURPLE, weight=1.8)
+    axes.link((right, bottom), (right, low + 0.06), color=PURPLE, weight=1.8)
     zoom(axes, inside, low, FULL)
     words = "④ 只在窗口里互相看"
     caption(axes, inside + FULL / 2 - 0.2, low, words, "25×14×14×768")
     words = "每个窗口一张 196×196 的分数表"
-    label(axes, inside + FULL / 2, low - FULL - 0.2, words, size=11, color=PURPLE)
+    axes.label(inside + FULL / 2, low - FULL - 0.2, words, size=11, color=PURPLE)
     step(axes, inside - 0.1, second + FULL + 0.1, middle, "拼回")
     padded(axes, second, low)
     caption(axes, second + FULL / 2, low, "⑤ 每块放回原处", "1×70×70×768")
@@ -146,13 +128,8 @@ def window_partition() -> Figure:
 
     padding(axes, first, 0.34, 0.26, 0.18)
     words = "补上的格子：进注意力之前是零，出来以后不再是零"
-    label(axes, first + 0.36, 0.25, words, size=11, color=INK, align="left")
-    return figure
-
-
-def main() -> None:
-    """只有一张。"""
-    save_all({"window_partition": window_partition()})
+    axes.label(first + 0.36, 0.25, words, size=11, color=INK, align="left")
+    style.save_all({"window_partition": figure})
 
 
 if __name__ == "__main__":

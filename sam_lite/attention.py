@@ -5,15 +5,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from . import ops
-from .ops.attention_fast import attention_rel_pos, sum_rel_pos
 
 
 class Attention(nn.Module):
     """图像编码器的多头自注意力，可加相对位置编码。
 
     对应官方 ``image_encoder.py`` 的 ``Attention``；相对位置的分解见 MViTv2 论文
-    4.1 节。``fused`` 为真（默认）时走融合算子，为假时走逐步写出的易读写法，两者
-    相差不超过 1e-5。
+    4.1 节。``fused`` 为真（默认）时走快路，为假时走逐步写出的易读写法，两者相差不超过
+    1e-5。
 
     参数：
         dim: 输入和输出的宽度。
@@ -37,7 +36,7 @@ class Attention(nn.Module):
         self.num_heads = num_heads
         head_dim = dim // num_heads
         self.scale = head_dim**-0.5
-        self.fused = ops.has_fused_attention()
+        self.fused = True
 
         self.qkv = ops.Linear(dim, dim * 3, bias=qkv_bias)
         self.proj = ops.Linear(dim, dim)
@@ -60,21 +59,10 @@ class Attention(nn.Module):
         qkv = self.qkv(x).reshape(B, H * W, 3, n, C // n)  # (B, HW, 3, n, d)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # 各 (B, n, HW, d)
 
-        if not self.use_rel_pos:
-            attend = ops.attention_fused if self.fused else ops.attention_eager
-            x = attend(q, k, v, self.scale)  # (B, n, HW, d)
-        else:
-            # 行、列的加项各一份；两条路各自把它们加到分数上
-            r_q = q.reshape(B * n, H * W, C // n)
-            tables = self.rel_pos_h, self.rel_pos_w
-            rel_h, rel_w = rel_pos_by_axis(r_q, *tables, (H, W), (H, W))
-            rel_h = rel_h.reshape(B, n, H, W, H)
-            rel_w = rel_w.reshape(B, n, H, W, W)
-            if self.fused:
-                x = attention_rel_pos(q, k, v, self.scale, rel_h, rel_w)
-            else:
-                bias = sum_rel_pos(rel_h, rel_w)  # (B, n, HW, HW)
-                x = ops.attention_eager(q, k, v, self.scale, bias)
+        rel = None
+        if self.use_rel_pos:
+            rel = rel_pos_by_axis(q, self.rel_pos_h, self.rel_pos_w, (H, W), (H, W))
+        x = ops.attend(q, k, v, self.scale, rel, self.fused)  # (B, n, HW, d)
         x = x.permute(0, 2, 1, 3).reshape(B, H, W, C)  # (B, H, W, C)，各头拼回去
         return self.proj(x)
 
@@ -102,21 +90,6 @@ def get_rel_pos(q_size: int, k_size: int, rel_pos: torch.Tensor) -> torch.Tensor
     return rel_pos[index.long()]  # (q_size, k_size, d)
 
 
-def decomposed_rel_pos(
-    q: torch.Tensor,
-    rel_pos_h: torch.Tensor,
-    rel_pos_w: torch.Tensor,
-    q_size: tuple[int, int],
-    k_size: tuple[int, int],
-) -> torch.Tensor:
-    """相对位置给分数表的加项：高的一份加宽的一份。
-
-    形状：q ``(B, qH·qW, d)`` -> ``(B, qH·qW, kH·kW)``，这里的 B 是批量乘头数。
-    """
-    rel_h, rel_w = rel_pos_by_axis(q, rel_pos_h, rel_pos_w, q_size, k_size)
-    return sum_rel_pos(rel_h, rel_w)
-
-
 def rel_pos_by_axis(
     q: torch.Tensor,
     rel_pos_h: torch.Tensor,
@@ -124,21 +97,20 @@ def rel_pos_by_axis(
     q_size: tuple[int, int],
     k_size: tuple[int, int],
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """加项的两份，还没有相加：只看隔几行的一份，只看隔几列的一份。
+    """相对位置给分数的加项，还没有相加：只看隔几行的一份，只看隔几列的一份。
 
-    形状：q ``(B, qH·qW, d)`` -> ``(B, qH, qW, kH)``、``(B, qH, qW, kW)``。
+    形状：q ``(..., qH·qW, d)`` -> ``(..., qH, qW, kH)``、``(..., qH, qW, kW)``。
     """
-    q_h, q_w = q_size
-    k_h, k_w = k_size
-    B, _, d = q.shape
-    r_q = q.reshape(B, q_h, q_w, d)
+    (q_h, q_w), (k_h, k_w) = q_size, k_size
+    *lead, _, d = q.shape  # 前面是批量，或批量和头数
+    r_q = q.reshape(-1, q_h, q_w, d)  # (B, qH, qW, d)
     R_h = get_rel_pos(q_h, k_h, rel_pos_h)  # (qH, kH, d)
     R_w = get_rel_pos(q_w, k_w, rel_pos_w)  # (qW, kW, d)
     # einsum 的结果在内存里不按这个次序放；趁还小先理顺，不然末尾的 reshape 要把整张
     # 分数表复制一遍
     rel_h = torch.einsum("bhwc,hkc->bhwk", r_q, R_h).contiguous()  # (B, qH, qW, kH)
     rel_w = torch.einsum("bhwc,wkc->bhwk", r_q, R_w).contiguous()  # (B, qH, qW, kW)
-    return rel_h, rel_w
+    return rel_h.reshape(*lead, q_h, q_w, k_h), rel_w.reshape(*lead, q_h, q_w, k_w)
 
 
 def add_decomposed_rel_pos(
@@ -153,15 +125,13 @@ def add_decomposed_rel_pos(
 
     形状：attn ``(B, qH·qW, kH·kW)``，q ``(B, qH·qW, d)`` -> 与 attn 相同。
     """
-    return attn + decomposed_rel_pos(q, rel_pos_h, rel_pos_w, q_size, k_size)
+    rel = rel_pos_by_axis(q, rel_pos_h, rel_pos_w, q_size, k_size)
+    return attn + ops.sum_rel_pos(*rel)
 
 
 def set_fused(module: nn.Module, fused: bool) -> nn.Module:
-    """让模型里的注意力层都用融合算子，或都用易读写法；返回同一个模型。
-
-    后端没有融合算子时，fused 为真也仍走易读写法。
-    """
+    """让模型里的注意力层都走快路，或都走易读写法；返回同一个模型。"""
     for layer in module.modules():
         if hasattr(layer, "fused"):
-            setattr(layer, "fused", fused and ops.has_fused_attention())  # noqa: B010
+            setattr(layer, "fused", fused)  # noqa: B010
     return module

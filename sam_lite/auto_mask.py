@@ -11,13 +11,16 @@
 在 ``measure.py``，其余的文件名就是它们的名字。
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 
 from .decoding.batches import prompts_at_once, warn_if_lowered
-from .extras import progress_bar
+from .errors import require
 from .inputs.auto_mask import check_grids, check_options
 from .inputs.checks import check_image
 from .masks.crops import (
@@ -251,3 +254,13 @@ class SamAutomaticMaskGenerator:
         intact = clean_regions(mask_data, min_area)
         mask_data.filter(nms(mask_data["boxes"], intact.float(), nms_thresh))
         return mask_data
+
+
+@contextmanager
+def progress_bar(total: int, shown: bool) -> Iterator[Any]:
+    """进度条，单位是点；shown 为假时什么也不显示。"""
+    if not shown:
+        yield SimpleNamespace(update=lambda n: None)
+        return
+    with require("tqdm", "显示进度").tqdm(total=total, desc="撒点", unit="点") as bar:
+        yield bar

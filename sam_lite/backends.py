@@ -134,8 +134,8 @@ def compiled(encoder: nn.Module, sam: Sam) -> Run:
     """编译一遍，跑一张空白的图；编译器出错时抛 SamLiteError。
 
     编的是易读的写法：分块的循环会被展开成几百份，所以编译时不分块，见
-    ``ops.capturing``。编译器会把相邻的小运算合成一个，不会替你分块，所以图大的时候还是
-    fused 快。
+    ``plain_inference``。编译器会把相邻的小运算合成一个，不会替你分块，所以图大的时候
+    还是 fused 快。
     """
     run: Any = torch.compile(encoder, dynamic=False)
     try:

@@ -1,6 +1,8 @@
 """sam_lite 自己抛出的错误：都是中文，都说清楚哪个参数、收到什么、应为什么、怎么改。"""
 
+import importlib
 import re
+from types import ModuleType
 
 
 class SamLiteError(ValueError):
@@ -29,3 +31,13 @@ def glue(*parts: str) -> str:
         mixed = re.search("[一-鿿]", pair) and re.search("[!-~]", pair)
         text += (" " if mixed else "") + part
     return text
+
+
+def require(name: str, purpose: str, extra: str = "course") -> ModuleType:
+    """导入一个不在核心里的库；没装时抛 SamLiteError，说出装哪一组额外依赖。"""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise SamLiteError(
+            f'{purpose}要用 {name.split(".")[0]}：pip install "sam-lite[{extra}]"。'
+        ) from error

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from . import ops
@@ -41,7 +42,9 @@ class LayerNorm2d(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """形状：``(B, C, H, W) -> (B, C, H, W)``。"""
-        return ops.layer_norm_channels_first(x, self.weight, self.bias, self.eps)
+        x = x.permute(0, 2, 3, 1)  # (B, H, W, C)，通道挪到最后，才能用现成的层规范化
+        x = F.layer_norm(x, (x.shape[-1],), self.weight, self.bias, self.eps)
+        return x.permute(0, 3, 1, 2)  # (B, C, H, W)
 
 
 class Block(nn.Module):

@@ -16,8 +16,7 @@ from torch import nn
 
 from .attention import set_fused
 from .decoding.embedding_file import fingerprints
-from .errors import SamLiteError, problem
-from .extras import require
+from .errors import SamLiteError, problem, require
 from .files.atomic import check_writable
 from .inputs.checks import check_path, describe, is_whole
 from .model import Sam

@@ -27,7 +27,7 @@ class Attention(nn.Module):
         self.num_heads = num_heads
         assert self.internal_dim % num_heads == 0, "num_heads 要整除内部宽度"
         self.scale = (self.internal_dim // num_heads) ** -0.5
-        self.fused = ops.has_fused_attention()
+        self.fused = True
 
         self.q_proj = ops.Linear(embedding_dim, self.internal_dim)
         self.k_proj = ops.Linear(embedding_dim, self.internal_dim)
@@ -47,8 +47,7 @@ class Attention(nn.Module):
         q = self._separate_heads(self.q_proj(q))  # (B, n, N, d)
         k = self._separate_heads(self.k_proj(k))  # (B, n, M, d)
         v = self._separate_heads(self.v_proj(v))  # (B, n, M, d)
-        attend = ops.attention_fused if self.fused else ops.attention_eager
-        out = attend(q, k, v, self.scale)  # (B, n, N, d)
+        out = ops.attend(q, k, v, self.scale, fused=self.fused)  # (B, n, N, d)
         out = out.transpose(1, 2).flatten(2)  # (B, N, 内部宽度)
         return self.out_proj(out)
 

@@ -16,13 +16,13 @@ import torch.nn.functional as F
 from . import ops
 from .config import PRESETS, TINY, VIT_B, VIT_H, VIT_L, SamConfig
 from .errors import SamLiteError, problem
+from .files import ASSETS
 from .files.atomic import atomic_file
 from .files.official import OFFICIAL_FILES, weights_dir
 from .files.reading import FLOATS, State, check_finite, read_state_dict
 from .model import Sam, sam_from_config
 from .preprocess import PIXEL_MEAN, PIXEL_STD
 
-ASSETS = Path(__file__).parent / "assets"
 SHIPPED_FILES = {"tiny": "sam_lite_tiny.safetensors"}
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sam_lite import SamLiteError, atomic
+from sam_lite import SamLiteError
+from sam_lite.files import atomic
 from sam_lite.files.atomic import atomic_file, check_writable, sweep
 
 

@@ -5,12 +5,11 @@ import torch
 from parity.small import randomize
 from torch import nn
 
-from sam_lite import ops
 from sam_lite.attention import (
     Attention,
     add_decomposed_rel_pos,
-    decomposed_rel_pos,
     get_rel_pos,
+    rel_pos_by_axis,
     set_fused,
 )
 
@@ -21,7 +20,7 @@ def test_eager_equals_fused(batch: int, grid: tuple, use_rel_pos: bool) -> None:
     """易读写法与融合算子相差不超过 1e-5：全局、窗口、长方形，有无相对位置。"""
     layer = Attention(24, 3, use_rel_pos=use_rel_pos, input_size=grid)
     randomize(layer)
-    assert ops.has_fused_attention() and layer.fused
+    assert layer.fused
     x = torch.randn(batch, *grid, 24)
     fused = layer(x)
     eager = set_fused(layer, False)(x)
@@ -75,14 +74,27 @@ def test_get_rel_pos_interpolates() -> None:
     assert (found[:, 0].diff() > 0).all()
 
 
-def test_add_equals_bias() -> None:
-    """官方名字的函数等于分数加上我们的加项。"""
+def test_add_sums_both_axes() -> None:
+    """官方名字的函数：每个分数加上它那一行、那一列的加项。"""
     q, scores = torch.randn(2, 12, 5), torch.randn(2, 12, 12)
     tables = torch.randn(5, 5), torch.randn(7, 5)
-    bias = decomposed_rel_pos(q, *tables, (3, 4), (3, 4))
+    rel_h, rel_w = rel_pos_by_axis(q, *tables, (3, 4), (3, 4))
+    assert rel_h.shape == (2, 3, 4, 3) and rel_w.shape == (2, 3, 4, 4)
     result = add_decomposed_rel_pos(scores, q, *tables, (3, 4), (3, 4))
-    assert bias.shape == (2, 12, 12)
-    torch.testing.assert_close(result, scores + bias)
+    for i in range(12):
+        for j in range(12):
+            added = rel_h[:, i // 4, i % 4, j // 4] + rel_w[:, i // 4, i % 4, j % 4]
+            torch.testing.assert_close(result[:, i, j], scores[:, i, j] + added)
+
+
+def test_rel_pos_keeps_leading_dimensions() -> None:
+    """批量和头数放在前面几维，与合成一维时相同。"""
+    q, tables = torch.randn(2, 3, 12, 5), (torch.randn(5, 5), torch.randn(7, 5))
+    merged = rel_pos_by_axis(q.flatten(0, 1), *tables, (3, 4), (3, 4))
+    for found, wanted in zip(
+        rel_pos_by_axis(q, *tables, (3, 4), (3, 4)), merged, strict=True
+    ):
+        assert torch.equal(found.flatten(0, 1), wanted)
 
 
 def test_without_position_is_permutable() -> None:

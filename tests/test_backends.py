@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from sam_lite import SamLiteError, SamPredictor, backends, cli, cli_backends
+from sam_lite import SamLiteError, SamPredictor, backends, cli
 from sam_lite.backends import BACKENDS, available, compare, prepare, why_not
+from sam_lite.cli import backends as cli_backends
 from sam_lite.decoding.embedding_file import fingerprints
 
 EXACT = ("eager", "fused")

@@ -1,8 +1,9 @@
-"""`make bench` 的机关：三方算得一样，比值、表格、退出码都对；不看快慢。"""
+"""`make bench` 的机关：各方算得一样，比值、记录、表格、退出码都对；不看快慢。"""
 
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,64 +14,77 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))
 
 from benchmarks import __main__ as command  # noqa: E402
-from benchmarks import store  # noqa: E402
-from benchmarks.aims import AIMS, format_aims  # noqa: E402
-from benchmarks.bounds import format_bounds, times_the_bound  # noqa: E402
-from benchmarks.cases import BY_KEY, CASES, Case, one_tensor  # noqa: E402
-from benchmarks.contenders import Job, NotInstalledError, write_weights  # noqa: E402
-from benchmarks.page import format_report  # noqa: E402
-from benchmarks.report import (  # noqa: E402
-    Outcome,
-    Section,
-    format_table,
+from benchmarks import page, store  # noqa: E402
+from benchmarks.cases import BY_KEY, CASES, OFFICIAL, Case  # noqa: E402
+from benchmarks.compare import (  # noqa: E402
+    AIMS,
     problems,
     relative_difference,
+    times_the_bound,
 )
-from benchmarks.worker import measure, measure_job, memory  # noqa: E402
+from benchmarks.contenders import Job, write_weights  # noqa: E402
+from benchmarks.machine import kind_of  # noqa: E402
+from benchmarks.store import Outcome, Section  # noqa: E402
+from benchmarks.worker import measure, measure_job, memory, spawn  # noqa: E402
+from sam_lite.errors import SamLiteError  # noqa: E402
 
+HERE = ROOT / "benchmarks"
 MEGABYTE = 1 << 20
+MACHINE = {"处理器": "某处理器", "指令集": "avx2、avx512f"}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def job(tmp_path_factory: pytest.TempPathFactory) -> Job:
     """tiny 的随机权重，两种格式。"""
-    where = tmp_path_factory.mktemp("weights")
-    write_weights(where, "tiny")
-    return where
+    job = Job("sam_lite", "tiny", tmp_path_factory.mktemp("weights"))
+    write_weights(job)
+    return job
 
 
-# ---- 三方算的是同一件事 ----------------------------------------------------------
+# ---- 各方算的是同一件事 ----------------------------------------------------------
 
 
-@pytest.mark.parametrize("key", ["encoder", "click", "clicks64", "load_touch"])
-def test_contenders_agree(key: str, folder: Path) -> None:
+KEYS = ["encoder", "click", "clicks64", "load_touch", "end_to_end", "points", "prompts"]
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_contenders_agree(key: str, job: Job) -> None:
     """tiny 上把每一方量一次，结果与官方相同。"""
     pytest.importorskip("transformers")
-    case = BY_KEY[key]._replace(warmups=0, repeats=1)
-    parts = {}
-    for who, dtype in case.entries:
-        _, parts[who] = measure_job(case, Job(who, "tiny", dtype, folder))
-    assert all(np.ptp(part) > 0 for part in parts["official"].values())
-    for who in ("sam_lite", "transformers"):
-        assert set(parts[who]) == set(parts["official"])
-        wrong = relative_difference(parts[who], parts["official"])
-        assert wrong <= case.tolerance, who
+    case = BY_KEY[key]._replace(warmups=0, repeats=1, bound=False)
+    parts = [
+        measure_job(case, replace(job, count=3, **entry._asdict()))[1]
+        for entry in case.entries
+    ]
+    expected = parts[case.entries.index(OFFICIAL)]
+    assert all(np.ptp(part) > 0 for part in expected.values())
+    for found in parts:
+        assert set(found) == set(expected)
+        assert relative_difference(found, expected) <= case.tolerance
 
 
-def test_every_case_has_ours_first_and_a_reference() -> None:
-    for case in CASES:
-        assert case.entries[0][0] == "sam_lite"
-        assert ("official", "float32") in case.entries
-        assert len(set(case.entries)) == len(case.entries)
+def test_another_side_and_half_precision(tmp_path: Path) -> None:
+    """换了边长，两方还是同一份权重；bfloat16 确实是半精度，又差得不多。"""
+    job = Job("sam_lite", "tiny", tmp_path, side=128)
+    write_weights(job, huggingface=False)
+    case = BY_KEY["gpu_encoder"]._replace(warmups=0, repeats=1)
+    ours, theirs, half = (
+        measure_job(case, replace(job, **entry._asdict()))[1]
+        for entry in case.entries[:3]
+    )
+    assert theirs["embedding"].shape == (1, 128, 16, 16)
+    assert relative_difference(ours, theirs) < case.tolerance
+    assert 1e-3 < relative_difference(half, theirs) < case.allowed("bfloat16")
+
+
+def test_cases_are_well_formed() -> None:
     assert len(BY_KEY) == len(CASES)
-
-
-def test_bfloat16_runs_in_bfloat16(folder: Path) -> None:
-    """bfloat16 的一项确实是半精度：与 float32 有差别，又差得不多。"""
-    case = BY_KEY["encoder_bf16"]._replace(warmups=0)
-    half = measure_job(case, Job("sam_lite", "tiny", "bfloat16", folder))[1]
-    full = measure_job(case, Job("sam_lite", "tiny", "float32", folder))[1]
-    assert 1e-3 < relative_difference(half, full) < case.tolerance
+    for case in CASES:
+        assert case.entries[0].contender == "sam_lite" and OFFICIAL in case.entries
+        assert len(set(case.entries)) == len(case.entries)
+        asked = any(entry.contender == "transformers" for entry in case.entries)
+        assert (case.huggingface is not None) == asked
+    assert all(OFFICIAL in BY_KEY[aim.key].entries for aim in AIMS)
 
 
 # ---- 一次测量 ------------------------------------------------------------------
@@ -90,272 +104,280 @@ def test_peak_sees_memory_that_was_given_back() -> None:
 
 def test_warmups_are_not_timed() -> None:
     """热身要执行，但不计时；时间取中位数。"""
-    calls: list[int] = []
-    pauses = iter([0.2, 0.0, 0.0, 0.0])
-
-    def run() -> None:
-        calls.append(1)
-        time.sleep(next(pauses))
-
-    numbers, _ = measure(run, 1, 3)
-    assert len(calls) == 4 and numbers["seconds"] < 0.1
+    pauses = iter([5.0, 0.1, 0.0, 0.0])
+    numbers, _ = measure(lambda: time.sleep(next(pauses) / 10), 1, 3)
+    assert numbers["seconds"] < 0.4 and next(pauses, None) is None
 
 
-def test_worker_runs_in_its_own_process(folder: Path) -> None:
-    numbers, parts = command.spawn(
-        BY_KEY["click"], Job("sam_lite", "tiny", "float32", folder), 1
-    )
-    assert numbers["seconds"] > 0 and numbers["cpu"] > 0
+def test_worker_measures_in_its_own_process_and_reports_an_error(job: Job) -> None:
+    """数字和张量都取得回来；没有权重文件时不崩，写明出了什么错。"""
+    numbers, parts = spawn(BY_KEY["click"], job, 1)
+    assert numbers["seconds"] > 0 and numbers["cpu"] > 0 and numbers["rates"] == {}
     assert set(parts) == {"iou", "logits", "area"} and parts["iou"].shape == (3,)
-
-
-def test_worker_reports_an_error_in_one_line(tmp_path: Path) -> None:
-    """没有权重文件：不崩，写明出了什么错。"""
-    job = Job("sam_lite", "tiny", "float32", tmp_path)
-    numbers, parts = command.spawn(BY_KEY["click"], job, 1)
+    numbers, parts = spawn(BY_KEY["click"], replace(job, variant="vit_b"), 1)
     assert numbers["error"].startswith("出错：SamLiteError") and parts == {}
 
 
-# ---- 轮流、比值、表格、退出码 ------------------------------------------------------
+def test_encoder_rounds_carry_the_rates(job: Job, monkeypatch) -> None:
+    """编码器的两项在同一个进程里量矩阵乘法的速度，前后取平均。"""
+    found = iter([{"mm": 1.0, "conv": 2.0}, {"mm": 3.0, "conv": 2.0}])
+    monkeypatch.setattr("benchmarks.worker.product_rates", lambda dtype: next(found))
+    numbers, _ = measure_job(BY_KEY["encoder"], job)
+    assert numbers["rates"] == {"mm": 2.0, "conv": 2.0}
 
 
-def fake(
-    seconds: dict[str, float], difference: float = 0.0, absent: tuple[str, ...] = ()
-):
-    """假的测量：每一方用给定的秒数，transformers 差 difference。"""
-    order: list[str] = []
+# ---- 轮流，记下，退出码 ----------------------------------------------------------
 
-    def run(case: Case, job: Job, threads: int) -> tuple[dict, dict]:
-        order.append(job.contender)
-        if job.contender in absent:
+
+class Fake:
+    """假的测量：每一方用给定的秒数，transformers 差 difference；absent 的没有安装。"""
+
+    def __init__(
+        self, official: float = 3.0, difference: float = 0.0, absent: str = ""
+    ) -> None:
+        self.seconds = {"sam_lite": 2.0, "official": official, "transformers": 5.0}
+        self.difference, self.absent = difference, absent
+        self.order: list[str] = []
+
+    def __call__(self, case: Case, job: Job, threads: int) -> tuple[dict, dict]:
+        self.order.append(job.contender)
+        if job.contender == self.absent:
             return {"error": "没有安装"}, {}
-        noise = difference if job.contender == "transformers" else 0.0
-        value = seconds[job.contender]
+        wrong = self.difference if job.contender == "transformers" else 0.0
+        value = self.seconds[job.contender]
         numbers = {"seconds": value, "cpu": 2 * value, "peak": 9e8}
         numbers["increase"] = 1e6 * value
-        return numbers, {"x": np.array([1.0 + noise, -0.5])}
-
-    run.order = order
-    return run
+        return numbers, {"x": np.array([1.0 + wrong, -0.5])}
 
 
-TIMES = {"sam_lite": 2.0, "official": 3.0, "transformers": 5.0}
+def run(folder: Path, *arguments: str, measure=None) -> int:
+    """把假的数记进 folder 的一次命令。"""
+    common = ["--variant", "tiny", "--update", "--folder", str(folder)]
+    return command.main([*arguments, *common], measure or Fake())
 
 
-def sections(measure, rounds: int = 2) -> list[Section]:
-    return command.run_all(["encoder"], ["tiny"], rounds, 1, measure)
+def row_of(folder: Path, name: str, *words: str) -> list[str]:
+    """folder 里那一页上，几个词都有的头一行，拆成格子。"""
+    lines = (folder / name).read_text("utf-8").splitlines()
+    line = next(x for x in lines if x[0:1] == "|" and all(word in x for word in words))
+    return [cell.strip() for cell in line.strip()[1:-1].split("|")]
 
 
-def test_contenders_take_turns() -> None:
-    measured = fake(TIMES)
-    sections(measured)
+def test_contenders_take_turns_and_the_page_shows_ratios(tmp_path: Path) -> None:
+    """轮流两轮；时间 3 ÷ 2，sam_lite 的内存是它的 2/3，旁边写着机器。"""
+    measured = Fake()
+    assert run(tmp_path, "--only", "encoder", "--rounds", "2", measure=measured) == 0
     assert measured.order == ["sam_lite", "official", "transformers"] * 2
+    (found,) = store.read(tmp_path / "results.json")
+    assert [len(it.rounds) for it in found.outcomes] == [2, 2, 2]
+    kind = kind_of(found.machine)
+    cells = row_of(tmp_path, "RESULTS.md", "（tiny）", "官方")
+    assert kind and cells[-4:] == ["1.50（1.50）", "1.50（1.50）", "0.67", kind]
+    ours = row_of(tmp_path, "RESULTS.md", "（tiny）", "sam_lite ")
+    assert ours[3:5] == ["2.00 s（2.00 s）", "4.00 s"] and ours[-4:] == [""] * 4
 
 
-def test_table_shows_ratios() -> None:
-    """时间 3 ÷ 2，sam_lite 的内存是它的 2/3。"""
-    table = format_table(sections(fake(TIMES)))
-    row = next(line for line in table.splitlines() if "官方" in line)
-    assert row.split()[-3:] == ["1.50（1.50）", "1.50（1.50）", "0.67"]
-    ours = next(line for line in table.splitlines() if "sam_lite      float32" in line)
-    assert "2.00 s（2.00 s）" in ours and "1.50" not in ours
-
-
-def test_worst_round_is_shown() -> None:
-    """比值在同一轮里算：3/2、4/1，中位数 2.75，最差 1.5。"""
-
-    def outcome(who: str, values: list[float]) -> Outcome:
-        rounds = [{"seconds": v, "cpu": v, "increase": v} for v in values]
-        return Outcome((who, "float32"), rounds, 0.0)
-
-    pair = [outcome("sam_lite", [2.0, 1.0]), outcome("official", [3.0, 4.0])]
-    table = format_table([Section(BY_KEY["encoder"], "tiny", 1, pair)])
-    assert "2.75（1.50）" in table and "0.46" in table
-
-
-def test_missing_contender_keeps_its_row() -> None:
-    measured = fake(TIMES, absent=("transformers",))
-    found = sections(measured)
-    assert measured.order.count("transformers") == 1  # 后面几轮不再试
-    assert "没有安装" in format_table(found) and problems(found) == []
-
-
-def test_without_the_reference_nothing_is_compared() -> None:
-    found = sections(fake(TIMES, absent=("official",)))
-    assert [o.difference for o in found[0].outcomes] == [None, None, None]
-    assert "无参照" in format_table(found)
-
-
-def test_ours_failing_is_a_problem() -> None:
-    assert problems(sections(fake(TIMES, absent=("sam_lite",))))
-
-
-@pytest.mark.parametrize("wrong", [1e-3, float("nan")])
-def test_too_large_a_difference_is_a_problem(wrong: float) -> None:
-    assert not problems(sections(fake(TIMES, 1e-4)))
-    assert "transformers" in problems(sections(fake(TIMES, wrong)))[0]
-
-
-def test_difference_needs_the_same_shapes() -> None:
-    one, two = {"x": np.ones(3)}, {"x": np.ones((3, 1))}
-    assert relative_difference(one, two) == float("inf")
-    a, b = {"x": np.array([2.0, 4.4])}, {"x": np.array([2.0, 4.0])}
-    assert relative_difference(a, b) == pytest.approx(0.1)
-
-
-def test_not_installed_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    """库不在：NotInstalledError，而不是别的错。"""
-    monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(NotInstalledError):
-        Job("transformers", "tiny", "float32", ROOT).model()
-
-
-def run(tmp_path: Path, *arguments: str, measure=None) -> int:
-    """在 tmp_path 里记结果的一次命令。"""
-    common = ["--variant", "tiny", "--update", "--folder", str(tmp_path)]
-    return command.main([*arguments, *common], measure or fake(TIMES))
-
-
-def test_command_writes_report_and_json(tmp_path: Path) -> None:
-    """报告和原始数字都写出；误差太大时退出码是 1。"""
-    assert run(tmp_path, "--only", "encoder", "--rounds", "2") == 0
-    text = (tmp_path / "RESULTS.md").read_text("utf-8")
-    assert "1.50（1.50）" in text and "处理器" in text
-    assert str(tmp_path) not in text
-    (found,) = json.loads((tmp_path / "results.json").read_text("utf-8"))
-    assert [len(one["rounds"]) for one in found["outcomes"]] == [2, 2, 2]
-    wrong = fake(TIMES, 0.5)
-    assert run(tmp_path, "--only", "encoder", "--rounds", "2", measure=wrong) == 1
-    assert "有问题" in (tmp_path / "RESULTS.md").read_text("utf-8")
+def test_costs_stand_on_their_own_page(tmp_path: Path) -> None:
+    """各个边长、各个个数一行，按大小排；旁边写着机器。"""
+    assert run(tmp_path, "--only", "sides_tiny", "--rounds", "1") == 0
+    cells = row_of(tmp_path, "COSTS.md", "| tiny ")
+    assert cells[:2] == ["tiny", "96"] and cells[3:5] == ["2 MB", "3 MB"]
+    assert cells[7:11] == ["2.00 s", "3.00 s", "1.50", "1.50"] and cells[-1]
+    assert run(tmp_path, "--only", "points", "--rounds", "1") == 0
+    known = store.read(tmp_path / "results.json")
+    assert [s.side for s in known[:3]] == [96, 192, 384]
+    assert [s.count for s in known[3:]] == [1, 2, 4, 8, 16, 32, 64]
+    assert row_of(tmp_path, "COSTS.md", "| 64 ")[5] == "1.50"
 
 
 def test_update_replaces_only_what_was_measured(tmp_path: Path) -> None:
     """先量两项，再把其中一项量一遍：那一项换掉，另一项原样，次序照表。"""
     run(tmp_path, "--only", "click,encoder", "--rounds", "2")
     old = store.read(tmp_path / "results.json")
-    assert [s.case.key for s in old] == ["encoder", "click"]
-    slower = fake({**TIMES, "official": 8.0})
-    run(tmp_path, "--only", "encoder", "--rounds", "1", measure=slower)
+    assert [s.case for s in old] == ["encoder", "click"]
+    run(tmp_path, "--only", "encoder", "--rounds", "1", measure=Fake(official=8.0))
     new = store.read(tmp_path / "results.json")
-    assert new[1] == old[1]
-    assert [len(outcome.rounds) for outcome in new[0].outcomes] == [1, 1, 1]
-    text = (tmp_path / "RESULTS.md").read_text("utf-8")
-    assert "4.00（4.00）" in text and "1.50（1.50）" in text
+    assert new[1] == old[1] and [len(it.rounds) for it in new[0].outcomes] == [1, 1, 1]
+    assert row_of(tmp_path, "RESULTS.md", "图像编码器", "官方")[-4] == "4.00（4.00）"
+    assert row_of(tmp_path, "RESULTS.md", "一次点击（", "官方")[-4] == "1.50（1.50）"
 
 
-def test_report_tells_machines_apart() -> None:
-    """两项在不同的机器上量：都写出，各项写着是哪一台。"""
-    one, two = sections(fake(TIMES)), sections(fake(TIMES))
-    other = {**two[0].machine, "处理器": "另一个处理器"}
-    moved = two[0]._replace(case=BY_KEY["click"], machine=other, date="2020-02-02")
-    text = format_report([*one, moved])
-    assert "机器 2：\n\n- 处理器：另一个处理器" in text
-    line = next(x for x in text.splitlines() if "2020-02-02" in x)
-    assert "一次点击" in line and line.rstrip(" |").endswith("2")
-    assert "机器 1" not in format_report(one)
+def test_what_was_measured_survives_a_break(tmp_path: Path) -> None:
+    """量到一半被叫停：量完的一项已经记下，文件是完整的，不留临时文件。"""
+    measured = Fake()
+
+    def broken(case: Case, job: Job, threads: int) -> tuple[dict, dict]:
+        if case.key == "click":
+            raise KeyboardInterrupt
+        return measured(case, job, threads)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, "--only", "encoder,click", "--rounds", "1", measure=broken)
+    assert [s.case for s in store.read(tmp_path / "results.json")] == ["encoder"]
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"results.json", "RESULTS.md", "COSTS.md"}
 
 
-def test_only_full_runs_are_recorded_by_default() -> None:
+def test_a_failed_write_leaves_the_old_results(tmp_path: Path, monkeypatch) -> None:
+    """写到一半磁盘满了：旧的 results.json 一字不动。"""
+    run(tmp_path, "--only", "encoder", "--rounds", "1")
+    before = (tmp_path / "results.json").read_bytes()
+
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(SamLiteError, match="磁盘满了"):
+        run(tmp_path, "--only", "click", "--rounds", "1")
+    assert (tmp_path / "results.json").read_bytes() == before
+
+
+def test_missing_contender_keeps_its_row(tmp_path: Path) -> None:
+    """没有安装的只试一次，写明，别的照量；没有官方就没有误差可比。"""
+    measured = Fake(absent="transformers")
+    assert run(tmp_path, "--only", "encoder", "--rounds", "2", measure=measured) == 0
+    assert measured.order.count("transformers") == 1
+    assert row_of(tmp_path, "RESULTS.md", "transformers")[3] == "没有安装"
+    absent = Fake(absent="official")
+    assert run(tmp_path, "--only", "click", "--rounds", "1", measure=absent) == 0
+    assert row_of(tmp_path, "RESULTS.md", "一次点击（", "sam_lite ")[7] == "无参照"
+    assert run(tmp_path, "--only", "sides_tiny", "--rounds", "1", measure=absent) == 0
+    text = (tmp_path / "COSTS.md").read_text("utf-8")
+    assert "| tiny" not in text and "还没有量" in text
+
+
+def test_a_failing_case_is_reported(tmp_path: Path, capsys, monkeypatch) -> None:
+    """sam_lite 没量成、误差太大、权重写不下：说出来，退出码是 1，别的照记。"""
+    arguments = "--only", "encoder", "--rounds", "1"
+    absent = Fake(absent="sam_lite")
+    assert run(tmp_path, *arguments, measure=absent) == 1
+    assert "图像编码器（tiny）：sam_lite，float32，没有安装" in capsys.readouterr().err
+    assert run(tmp_path, *arguments, measure=Fake(difference=0.5)) == 1
+    assert "transformers，float32，误差 5.0e-01，容许 2e-04" in capsys.readouterr().err
+    assert "有问题" in (tmp_path / "RESULTS.md").read_text("utf-8")
+    assert run(tmp_path, *arguments, measure=Fake(difference=float("nan"))) == 1
+    real = command.write_weights
+
+    def write(job: Job, *rest: bool) -> int:
+        if job.side == 96:
+            raise SamLiteError("磁盘只剩一点")
+        return real(job, *rest)
+
+    monkeypatch.setattr(command, "write_weights", write)
+    assert run(tmp_path, "--only", "sides_tiny", "--rounds", "1") == 1
+    assert "tiny 的权重没有写成：磁盘只剩一点" in capsys.readouterr().err
+    assert [s.side for s in store.read(tmp_path / "results.json")] == [0, 192, 384]
+
+
+def test_choices(tmp_path: Path) -> None:
+    """只有量全部时才默认记下来；--only 认得项和表的名字；没有显卡就量不了显卡。"""
     assert command.parse([]).update
+    assert {c.group for c in command.parse([]).cases} == {"results"}
     for arguments in (["--quick"], ["--only", "load"], ["--variant", "vit_l"]):
         assert not command.parse(arguments).update
         assert command.parse([*arguments, "--update"]).update
-    with pytest.raises(SystemExit):
-        command.parse(["--only", "encoder,nothing"])
-
-
-def test_nothing_is_written_without_update(tmp_path: Path) -> None:
+    assert command.parse(["--quick"]).rounds == 1 and command.parse([]).rounds == 5
+    sides = command.parse(["--only", "sides", "--variant", "vit_h"])
+    assert [c.chosen(sides.variants) for c in sides.cases] == [[], [], ["vit_h"]]
+    for wrong in (["--only", "encoder,nothing"], ["--rounds", "0"]):
+        with pytest.raises(SystemExit):
+            command.parse(wrong)
     arguments = ["--only", "encoder", "--variant", "tiny", "--folder", str(tmp_path)]
-    assert command.main(arguments, fake(TIMES)) == 0
+    assert command.main([*arguments, "--rounds", "1"], Fake()) == 0
     assert list(tmp_path.iterdir()) == []
+    if not torch.cuda.is_available():
+        with pytest.raises(SamLiteError, match="没有能用的 NVIDIA 显卡"):
+            command.main(["--only", "gpu"], Fake())
 
 
-# ---- 目标，编码器的下限 -----------------------------------------------------------
+# ---- 比值，目标，下限 -----------------------------------------------------------
 
 
-def outcome(who: str, **fields: list) -> Outcome:
-    """一方的几轮，每轮的各个数从 fields 里取。"""
-    rounds = [dict(zip(fields, values)) for values in zip(*fields.values())]
-    return Outcome((who, "float32"), rounds, 1e-6)
+def section(key: str, ours: list[float], other: list[float], **more) -> Section:
+    """两方的几轮，时间、CPU 时间、内存都是给的数。"""
+    names = ("seconds", "cpu", "increase", "peak")
+    outcomes = [
+        Outcome(who, difference=1e-6, rounds=[dict.fromkeys(names, x) for x in values])
+        for who, values in (("sam_lite", ours), ("official", other))
+    ]
+    fields = {"machine": MACHINE, "date": "2020-02-02", **more}
+    return Section(key, "vit_b", 0, 0, 1, outcomes=outcomes, **fields)
+
+
+def test_ratios_are_paired_within_a_round() -> None:
+    """3/2、4/1，中位数 2.75，最差 1.5；少了一轮的一方，多出的不比。"""
+    rows = page.number_rows(section("encoder", [2.0, 1.0, 9.0], [3.0, 4.0]))
+    assert rows[1][-4:] == ("2.75（1.50）", "2.75（1.50）", "0.46", "某处理器，AVX-512")
+
+
+def test_difference_is_relative_and_needs_the_same_shapes() -> None:
+    a, b = {"x": np.array([2.0, 4.4])}, {"x": np.array([2.0, 4.0])}
+    assert relative_difference(a, b) == pytest.approx(0.1)
+    for wrong in ({"x": np.ones((2, 1))}, {}, {"x": np.array([2.0, np.nan])}):
+        assert relative_difference(wrong, b) == float("inf")
 
 
 def test_bound_is_time_over_operations_per_rate() -> None:
     """vit_b 有 0.972 TFLOP；每秒 0.1 TFLOP 容许 9.72 秒，用了两倍。"""
     rates = {"mm": 0.1e12, "linear": 0.05e12, "conv": 0.2e12}
-    one = outcome("sam_lite", seconds=[2 * 9.72077334528], rates=[rates])
-    assert times_the_bound(one, "vit_b", best=False) == pytest.approx([2.0])
+    rounds = [{"seconds": 2 * 9.72077334528, "rates": rates}]
+    one = Outcome("sam_lite", rounds=rounds)
+    assert times_the_bound(one, "vit_b") == pytest.approx([2.0])
     assert times_the_bound(one, "vit_b", best=True) == pytest.approx([4.0])
-    text = format_bounds([Section(BY_KEY["encoder"], "vit_b", 1, [one])])
-    assert "100 GFLOP" in text and "200 GFLOP" in text
-    assert "2.00（2.00）" in text and "4.00（4.00）" in text
+    ((*_, mm, best, _),) = page.bound_rows(
+        replace(section("encoder", [], []), outcomes=[one])
+    )
+    assert (mm, best) == ("2.00（2.00）", "4.00（4.00）")
 
 
-@pytest.mark.parametrize("slow, reached", [(3.1, "是"), (2.9, "否")])
-def test_aim_is_judged_by_the_median(slow: float, reached: str) -> None:
-    """官方三轮的中位数是 slow 倍；最差的一轮只写出来。"""
-    ours = outcome("sam_lite", seconds=[1.0, 1.0, 1.0])
-    other = outcome("official", seconds=[9.0, slow, 2.0])
-    section = Section(BY_KEY["everything"], "vit_b", 1, [ours, other])
-    text = format_aims([section])
-    line = next(x for x in text.splitlines() if "分割一切，32×32" in x)
-    assert f"{slow:.2f}（2.00）" in line and "1.0e-06" in line
-    assert line.rstrip(" |").endswith(reached)
+@pytest.mark.parametrize(
+    "what, ours, other, value, reached",
+    [  # 中位数说了算，最差的一轮只写出来；速度越大越好，内存越小越好
+        ("speed", [1.0, 1.0, 1.0], [9.0, 1.6, 1.0], "1.60（1.00）", "是"),
+        ("speed", [1.0, 1.0, 1.0], [9.0, 1.4, 1.0], "1.40（1.00）", "否"),
+        ("increase", [6, 7], [10, 10], "0.65（0.70）", "否"),
+        ("increase", [4, 5], [10, 10], "0.45（0.50）", "是"),
+    ],
+)
+def test_aims_are_judged_by_the_median(what, ours, other, value, reached) -> None:
+    aim = next(a for a in AIMS if a.key == "encoder" and a.what == what)
+    row = page.aim_row(aim, [section("encoder", ours, other)])
+    assert row[1:] == (value, "1.0e-06", reached, "某处理器，AVX-512")
+    assert page.aim_row(aim, [])[1] == "没有量"
 
 
-def test_memory_aim_is_at_most_half() -> None:
-    """6 ÷ 10 比一半多，没有达到；最差的一轮是最大的。"""
-    ours = outcome("sam_lite", seconds=[1, 1], increase=[6, 7], peak=[4, 4])
-    other = outcome("official", seconds=[2, 2], increase=[10, 10], peak=[10, 10])
-    text = format_aims([Section(BY_KEY["encoder"], "vit_b", 1, [ours, other])])
-    line = next(x for x in text.splitlines() if "内存增量" in x)
-    assert "0.65（0.70）" in line and line.rstrip(" |").endswith("否")
-    line = next(x for x in text.splitlines() if "进程峰值" in x)
-    assert "0.40（0.40）" in line and line.rstrip(" |").endswith("是")
+# ---- 页 ----------------------------------------------------------------------
 
 
-def test_every_aim_names_a_case_with_the_official_package() -> None:
-    for aim in AIMS:
-        assert ("official", "float32") in BY_KEY[aim.key].entries
-    assert format_aims([]).count("没有量") == len(AIMS)
+def test_kind_of_machine_says_what_was_stored() -> None:
+    assert kind_of({**MACHINE, "指令集": "avx2、avx_vnni"}) == "某处理器，AVX2"
+    assert kind_of({"处理器": "某处理器"}) == "某处理器" and kind_of({}) == ""
+    assert kind_of({**MACHINE, "显卡": "某显卡"}) == "某显卡"
 
 
-def test_encoder_rounds_carry_the_rates(folder: Path, monkeypatch) -> None:
-    """编码器的两项在同一个进程里量矩阵乘法的速度，前后取平均；别的项不量。"""
-    found = iter([{"mm": 1.0, "conv": 2.0}, {"mm": 3.0, "conv": 2.0}])
-    monkeypatch.setattr("benchmarks.worker.product_rates", lambda dtype: next(found))
-    job = Job("sam_lite", "tiny", "float32", folder)
-    numbers, _ = measure_job(BY_KEY["encoder"], job)
-    assert numbers["rates"] == {"mm": 2.0, "conv": 2.0}
-    numbers, _ = measure_job(BY_KEY["click"]._replace(warmups=0, repeats=1), job)
-    assert numbers["rates"] == {}
+def test_pages_tell_machines_apart() -> None:
+    """两项在不同的机器上量：都写出，各项写着是哪一台；只有一台就不编号。"""
+    one, other = section("encoder", [1], [2]), {**MACHINE, "处理器": "另一个"}
+    moved = section("click", [1], [2], machine=other, date="2020-02-03")
+    parts = page.results([one, moved])
+    assert "机器 2：\n\n- 处理器：另一个" in parts["machines"]
+    line = next(x for x in parts["dates"].splitlines() if "2020-02-03" in x)
+    assert "一次点击" in line and line.rstrip(" |").endswith("2")
+    assert "机器 1" not in page.results([one])["machines"]
+    assert "没有运行过" in page.costs([])["gpu"]
+    found = section("gpu_encoder", [0.1], [0.3], machine={**MACHINE, "显卡": "某显卡"})
+    text = page.costs([found])["gpu"]
+    assert "没有运行过" not in text and "3.00（3.00）" in text and "某显卡" in text
 
 
-# ---- 写出来的东西 ----------------------------------------------------------------
-
-
-def mistakes(text: str) -> list[str]:
-    """排版检查挑出的行。"""
-    autocorrect = pytest.importorskip("autocorrect_py")
-    autocorrect.load_config(json.dumps({"rules": {"fullwidth": 1, "space-word": 1}}))
-    return [
-        line.old
-        for line in autocorrect.lint_for(text, "markdown").lines
-        if line.severity == autocorrect.Severity.Error
-    ]
-
-
-def test_report_is_clean_chinese() -> None:
-    """生成的报告和 README 一样受排版检查。"""
-    text = format_report(sections(fake(TIMES, absent=("transformers",))))
-    assert mistakes(text) == []
-
-
-def test_committed_report_is_current() -> None:
-    """仓库里的 RESULTS.md 就是由 results.json 写出的。"""
-    where = ROOT / "benchmarks"
-    known = store.read(where / "results.json")
-    assert (where / "RESULTS.md").read_text("utf-8") == format_report(known)
-
-
-def test_one_tensor_is_the_embedding() -> None:
-    assert list(one_tensor(torch.zeros(2))) == ["embedding"]
+def test_committed_pages_are_current(tmp_path: Path) -> None:
+    """仓库里的两页就是由 results.json 填的；存一遍，一字不差。"""
+    known = store.read(HERE / "results.json")
+    page.write_pages(tmp_path, known)
+    for name in ("RESULTS.md", "COSTS.md"):
+        assert (tmp_path / name).read_text("utf-8") == (HERE / name).read_text("utf-8")
+    assert problems(known) == []
+    store.write(tmp_path / "again.json", (HERE / "results.json").read_text("utf-8"))
+    store.record(tmp_path / "again.json", [])
+    again = json.loads((tmp_path / "again.json").read_text("utf-8"))
+    assert again == json.loads((HERE / "results.json").read_text("utf-8"))

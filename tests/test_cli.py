@@ -295,7 +295,7 @@ def test_demo_bad_choices(fake, capsys):
 def test_evaluate_prints_a_table_and_writes_json(fake, tmp_path, monkeypatch, capsys):
     from sam_lite.learn import evaluation
 
-    def scores(sam, number, seed, *, click, progress):
+    def scores(sam, number, seed, *, click, stickers, progress):
         for _ in range(number):
             progress()
         found = {key: np.array([0.25, 0.75]) for key, *_ in evaluation.METHODS}
@@ -376,7 +376,7 @@ def test_help_shows_defaults_of_options_only(capsys):
     cli.main(["evaluate", "--help"])
     out = capsys.readouterr().out
     assert "第几套场景（默认 0）" in out
-    assert out.count("（默认") == 4  # 场景数、种子、点击、设备
+    assert out.count("（默认") == 3  # 种子、点击、设备
 
 
 def test_argparse_speaks_english_again_afterwards():

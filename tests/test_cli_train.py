@@ -4,7 +4,9 @@ import dataclasses
 
 import pytest
 
-from sam_lite import SamLiteError, cli, cli_train, cli_train_options
+from sam_lite import SamLiteError, cli
+from sam_lite.cli import train as cli_train
+from sam_lite.cli import train_options as cli_train_options
 from sam_lite.config import TINY, TrainConfig
 from sam_lite.weights import load
 

@@ -10,7 +10,7 @@ from wcwidth import wcswidth
 from sam_lite.errors import SamLiteError
 from sam_lite.learn import evaluation as ev
 from sam_lite.preprocess import ResizeLongestSide
-from sam_lite.scenes import Scene
+from sam_lite.scenes import Scene, stickers
 
 
 def disc(cx: float, cy: float, radius: float, size: int = 64) -> np.ndarray:
@@ -212,3 +212,23 @@ def test_missing_extras_say_how_to_install(monkeypatch, small_sam):
     monkeypatch.setitem(__import__("sys").modules, "skimage.segmentation", None)
     with pytest.raises(SamLiteError, match="skimage：pip install"):
         ev.evaluate(small_sam, 1)
+
+
+def test_sticker_scenes_hold_only_what_was_never_trained(small_sam, monkeypatch):
+    """--stickers：东西都留作打分；与程序画的场景是两套题；带着照片背景。"""
+    seen = []
+    real = stickers.make_sticker_scene
+    monkeypatch.setattr(
+        stickers,
+        "make_sticker_scene",
+        lambda *a, **k: seen.append(real(*a, **k)) or seen[-1],
+    )
+    result = ev.evaluate(small_sam, 4, stickers=True, size=128)
+    assert result["stickers"] and result["objects"]["all"] > 0
+    assert result["miou"] != ev.evaluate(small_sam, 4, size=128)["miou"]
+    kept_out = {s.zh for s in stickers.bundled_stickers().stickers if s.exam}
+    for scene in seen:
+        members = set(scene.parents[1:].tolist())
+        singles = {n[0] for k, n in enumerate(scene.names, 1) if k not in members}
+        assert singles <= kept_out
+    assert len(ev.exam_stickers().grounds) == 5

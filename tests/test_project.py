@@ -1,4 +1,4 @@
-"""项目文件彼此一致：依赖与版本、环境、许可、照片、README 里的命令、中文排版。"""
+"""项目文件彼此一致：依赖与版本、环境、许可、照片、README 里的命令。"""
 
 import json
 import os
@@ -191,58 +191,20 @@ def test_start_keeps_jupyterlab_off_the_network(monkeypatch):
 
 # ---- 中文排版 ------------------------------------------------------------------
 
-# 代码里的形状写成 (批量, 高, 宽, 通道)，标点用半角，所以只查空格这一类规则。
-CODE_OFF = (
-    "fullwidth",
-    "halfwidth-punctuation",
-    "halfwidth-word",
-    "no-space-fullwidth-quote",
-    "space-backticks",
-    "space-punctuation",
-)
 
-
-def passages(path: Path) -> list[tuple[str, str, str]]:
-    """一个文件里要查的几段：(位置, markdown 或 python, 文字)。"""
-    name = path.relative_to(ROOT).as_posix()
-    text = path.read_text("utf-8")
-    if path.suffix == ".py":
-        return [(name, "python", text)]
-    if path.suffix == ".md":  # 围栏里的代码换成空行，行号不变
-        fence = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
-        prose = fence.sub(lambda block: "\n" * block[0].count("\n"), text)
-        return [(name, "markdown", prose)]
-    kinds = {"markdown": "markdown", "code": "python"}
-    return [
-        (f"{name} 第 {i} 格", kinds[cell["cell_type"]], "".join(cell["source"]))
-        for i, cell in enumerate(json.loads(text)["cells"])
-        if cell["cell_type"] in kinds
+def test_typography_sees_prose_and_spares_shapes(tmp_path):
+    pytest.importorskip("autocorrect_py")
+    faults = runpy.run_path(str(ROOT / "tools" / "typography.py"))["faults"]
+    bad = "通道数" + "C"
+    code, prose, book = (tmp_path / f"a.{kind}" for kind in ("py", "md", "ipynb"))
+    code.write_text(f"x = 1  # (批量, 高, 宽)\ny = 2  # {bad}\n", "utf-8")
+    prose.write_text(f"通道数 C 不变,看图。\n\n```\n{bad}\n```\n\n{bad}\n", "utf-8")
+    cells = [
+        {"cell_type": "markdown", "source": ["看图,", "想一想。"]},
+        {"cell_type": "code", "source": ["x  # (批量, 高)"]},
+        {"cell_type": "code", "source": [f"y  # {bad}"]},
     ]
-
-
-def typography(texts: list[tuple[str, str, str]]) -> list[str]:
-    """`autocorrect` 按 `.autocorrectrc` 挑出的毛病。"""
-    autocorrect = pytest.importorskip("autocorrect_py")
-    rules = yaml.safe_load(read(".autocorrectrc"))["rules"]
-    wrong = []
-    for place, kind, text in texts:
-        off = dict.fromkeys(CODE_OFF, 0) if kind == "python" else {}
-        autocorrect.load_config(json.dumps({"rules": rules | off}))
-        wrong += [
-            f"{place}，{line.line} 行：{line.old.strip()}  ->  {line.new.strip()}"
-            for line in autocorrect.lint_for(text, kind).lines
-            if line.severity == autocorrect.Severity.Error
-        ]
-    return wrong
-
-
-def test_chinese_typography():
-    paths = [p for p in tracked() if p.suffix in {".md", ".py", ".ipynb"}]
-    wrong = [line for path in paths for line in typography(passages(path))]
-    assert wrong == [], "\n" + "\n".join(wrong)
-
-
-def test_typography_sees_prose_and_spares_shapes():
-    assert typography([("代码", "python", "x = 1  # (批量, 高, 宽)")]) == []
-    assert len(typography([("代码", "python", "x = 1  # 通道数" + "C")])) == 1
-    assert len(typography([("正文", "markdown", "通道数" + "C 不变,看图。")])) == 1
+    book.write_text(json.dumps({"cells": cells}), "utf-8")
+    assert [re.search(r"(\d+) 行", line)[1] for line in faults(code)] == ["2"]
+    assert [re.search(r"(\d+) 行", line)[1] for line in faults(prose)] == ["1", "7"]
+    assert [re.search(r"(\d+) 格", line)[1] for line in faults(book)] == ["0", "2"]

@@ -20,6 +20,7 @@ import pytest
 import torch
 
 from sam_lite import cli
+from sam_lite.files import ASSETS
 from sam_lite.learn import evaluation
 from sam_lite.learn.files import folder_lock
 
@@ -489,7 +490,7 @@ def test_a_full_disk_is_told_before_the_evaluation(tmp_path, monkeypatch, capsys
 
 
 def test_a_broken_weights_file_is_a_clear_error(tmp_path, capsys):
-    good = Path(cli.__file__).parent / "assets" / WEIGHTS
+    good = ASSETS / WEIGHTS
     for name, data in (("cut", good.read_bytes()[:1000]), ("empty", b"")):
         path = tmp_path / f"{name}.safetensors"
         path.write_bytes(data)

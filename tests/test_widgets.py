@@ -11,7 +11,7 @@ import torch
 from parity.small import SMALL, randomize
 from PIL import Image
 
-from sam_lite import extras
+from sam_lite import errors
 from sam_lite.errors import SamLiteError
 from sam_lite.model import sam_from_config
 from sam_lite.predictor import SamPredictor
@@ -420,12 +420,12 @@ def test_missing_anywidget_is_said_in_words(monkeypatch):
     @contextmanager
     def absent():
         monkeypatch.setattr(
-            extras.importlib, "import_module", lambda name: exec("raise ImportError")
+            errors.importlib, "import_module", lambda name: exec("raise ImportError")
         )
         yield
 
     with absent(), pytest.raises(SamLiteError, match=r"sam-lite\[widgets\]"):
-        extras.require("anywidget", "可点击的画布", extra="widgets")
+        errors.require("anywidget", "可点击的画布", extra="widgets")
 
 
 def test_no_gradient_is_kept(canvas):

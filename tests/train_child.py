@@ -22,10 +22,11 @@ import torch
 import tqdm  # noqa: F401
 from parity.small import SMALL
 
-from sam_lite import cli, scene_bank
+from sam_lite import cli
 from sam_lite.cli import train as cli_train
 from sam_lite.cli import train_options as cli_train_options
 from sam_lite.learn import trainer
+from sam_lite.scenes import bank as scene_bank
 
 # 张量少，存取就快
 MICRO = replace(SMALL, depth=1, global_attn_indexes=(0,), decoder_depth=1)

@@ -88,6 +88,29 @@ CHOSEN = {
         package""",
     "房子": "house castle hut tent school",
 }
+# 放进“戴墨镜的……”里不通，或不像平常叫法的，换个名字
+CLEARER = {
+    "rat": "老鼠",
+    "front-facing_baby_chick": "小鸡",
+    "sauropod": "蜥脚类恐龙",
+    "grinning_face_with_big_eyes": "大笑的脸",
+    "slightly_smiling_face": "微笑的脸",
+    "thinking_face": "思考的脸",
+    "sleeping_face": "睡着的脸",
+    "ghost": "鬼魂",
+    "poultry_leg": "鸡腿",
+    "candy": "糖果",
+    "cup_with_straw": "饮料杯",
+    "bowl_with_spoon": "碗",
+    "basket": "篮子",
+    "empty_nest": "鸟窝",
+    "sport_utility_vehicle": "越野车",
+    "pickup_truck": "皮卡",
+    "rescue_worker’s_helmet": "救援头盔",
+    "tennis": "网球拍",
+    "magnifying_glass_tilted_left": "放大镜",
+    "castle": "城堡",
+}
 # 能戴帽子、眼镜的：眼睛、帽檐在多高，头有多宽，都按抠下来的图的高、宽算
 FACES = {
     "mouse_face": (0.65, 0.42, 0.60),
@@ -105,104 +128,78 @@ FACES = {
     "panda": (0.45, 0.15, 0.65),
     "fox": (0.57, 0.35, 0.55),
     "lion": (0.46, 0.22, 0.55),
-    "koala": (0.50, 0.20, 0.50),
+    "koala": (0.53, 0.20, 0.55),
     "raccoon": (0.50, 0.25, 0.60),
     "grinning_face_with_big_eyes": (0.30, 0.12, 0.75),
     "slightly_smiling_face": (0.36, 0.12, 0.75),
     "thinking_face": (0.34, 0.12, 0.75),
     "sleeping_face": (0.55, 0.12, 0.70),
     "robot": (0.43, 0.12, 0.60),
-    "alien": (0.45, 0.12, 0.70),
+    "alien": (0.50, 0.12, 0.88),
     "ghost": (0.25, 0.10, 0.50),
     "jack-o-lantern": (0.40, 0.15, 0.55),
-    "owl": (0.25, 0.08, 0.60),
+    "owl": (0.26, 0.08, 0.90),
     "penguin": (0.18, 0.06, 0.40),
     "teddy_bear": (0.22, 0.06, 0.40),
 }
 SMILEY = (0.38, 0.12, 0.75)  # 其余的黄脸
-# 帽子：自己的多高处落在帽檐上
+# 帽子：自己的多高处落在帽檐上；有带子的头盔戴上去带子挡脸，不算
 HATS = {
     "crown": 0.95,
     "top_hat": 0.93,
     "graduation_cap": 0.60,
     "billed_cap": 0.95,
-    "rescue_worker’s_helmet": 0.60,
-    "military_helmet": 0.75,
     "woman’s_hat": 0.80,
 }
-GLASSES = {"glasses", "sunglasses", "goggles"}
-# 装得下东西的：前沿在多高
+GLASSES = {"glasses", "sunglasses"}
+# 装得下东西的：前沿在多高，开口的左右；bowl 看得见里面，bag 看不见
 VESSELS = {
-    "bowl_with_spoon": 0.45,
-    "basket": 0.36,
-    "bucket": 0.10,
-    "handbag": 0.38,
-    "empty_nest": 0.45,
+    "bowl_with_spoon": ("bowl", 0.635, 0.12, 0.88),
+    "empty_nest": ("bowl", 0.47, 0.25, 0.75),
+    "basket": ("bag", 0.35, 0.02, 0.98),
+    "bucket": ("bag", 0.0, 0.06, 0.94),
+    "handbag": ("bag", 0.31, 0.1, 0.9),
 }
-FILLINGS = [
-    "tomato",
-    "eggplant",
-    "tangerine",
-    "lemon",
-    "red_apple",
-    "green_apple",
-    "pear",
-    "peach",
-    "strawberry",
-    "doughnut",
-    "cookie",
-    "candy",
-    "croissant",
-    "avocado",
-    "potato",
-    "carrot",
-    "egg",
-    "broccoli",
-    "mango",
-    "bell_pepper",
-    "mushroom",
-    "chestnut",
-    "baseball",
-    "tennis_ball",
-]
-HOLDERS = [
-    "cat",
-    "dog",
-    "rabbit",
-    "penguin",
-    "bird",
-    "duck",
-    "teddy_bear",
-    "snowman_without_snow",
-    "pig",
-    "elephant",
-    "kangaroo",
-    "sauropod",
-    "T-Rex",
-    "gorilla",
-    "giraffe",
-    "bear",
-    "horse",
-    "octopus",
-]
-HELD = [
-    "balloon",
-    "lollipop",
-    "bouquet",
-    "tulip",
-    "rose",
-    "umbrella",
-    "candle",
-    "trumpet",
-    "guitar",
-    "broom",
-    "soft_ice_cream",
-    "cup_with_straw",
-    "kite",
-    "tennis",
-    "sunflower",
-    "bubble_tea",
-]
+FILLINGS = """tomato eggplant tangerine lemon red_apple green_apple pear peach
+    strawberry doughnut cookie candy croissant avocado potato carrot egg broccoli
+    mango bell_pepper mushroom chestnut baseball"""
+# 能拿、能叼东西的：手或嘴在哪里
+HOLDERS = {
+    "elephant": ("hand", 0.08, 0.82),
+    "octopus": ("hand", 0.06, 0.68),
+    "T-Rex": ("hand", 0.10, 0.49),
+    "kangaroo": ("hand", 0.29, 0.61),
+    "snowman_without_snow": ("hand", 0.08, 0.52),
+    "cat": ("mouth", 0.05, 0.43),
+    "dog": ("mouth", 0.05, 0.34),
+    "rabbit": ("mouth", 0.05, 0.56),
+    "horse": ("mouth", 0.05, 0.25),
+    "pig": ("mouth", 0.05, 0.52),
+    "bird": ("mouth", 0.04, 0.29),
+    "duck": ("mouth", 0.04, 0.25),
+    "gorilla": ("mouth", 0.05, 0.32),
+    "giraffe": ("mouth", 0.04, 0.20),
+    "sauropod": ("mouth", 0.04, 0.12),
+}
+# 能拿的：拿在自己的哪一点
+HELD = {
+    "balloon": (0.05, 0.97),
+    "lollipop": (0.92, 0.93),
+    "bouquet": (0.83, 0.88),
+    "tulip": (0.70, 0.90),
+    "rose": (0.75, 0.85),
+    "umbrella": (0.55, 0.92),
+    "candle": (0.90, 0.80),
+    "trumpet": (0.85, 0.55),
+    "guitar": (0.72, 0.32),
+    "broom": (0.85, 0.22),
+    "soft_ice_cream": (0.72, 0.85),
+    "cup_with_straw": (0.90, 0.65),
+    "kite": (0.90, 0.33),
+    "tennis": (0.22, 0.90),
+    "sunflower": (0.75, 0.90),
+    "bubble_tea": (0.92, 0.65),
+}
 # 不是东西的：旗、字母、符号、按钮、钟面、箭头、肤色变体
 NOT_THINGS = re.compile(
     r"\b(button|keycap|arrow|flag|sign|symbol|square|circle|diamond|mark|input|"
@@ -259,24 +256,27 @@ def kept_out(names: list[str]) -> set[str]:
 def host(name: str) -> str:
     """它能戴、能装、能拿什么，写进表里。"""
     if name in FACES:
-        return "face " + " ".join(f"{v:g}" for v in FACES[name])
-    if name in VESSELS:
-        return f"vessel {VESSELS[name]:g}"
-    if name in HOLDERS:
-        return "hands"
+        return spell("face", *FACES[name])
+    if name in VESSELS or name in HOLDERS:
+        return spell(*(VESSELS | HOLDERS)[name])
     smiley = re.search(r"_face|face_", name) and "moon" not in name
-    return "face " + " ".join(f"{v:g}" for v in SMILEY) if smiley else ""
+    return spell("face", *SMILEY) if smiley else ""
 
 
 def role(name: str) -> str:
     """它能当什么：帽子、眼镜、装在里面的、拿在手里的。"""
     if name in HATS:
-        return f"hat {HATS[name]:g}"
+        return spell("hat", HATS[name])
     if name in GLASSES:
         return "glasses"
-    if name in FILLINGS:
+    if name in FILLINGS.split():
         return "filling"
-    return "held" if name in HELD else ""
+    return spell("held", *HELD[name]) if name in HELD else ""
+
+
+def spell(kind: str, *numbers: float) -> str:
+    """("hat", 0.6) -> “hat 0.6”；sam_lite.scenes.stickers.anchors 读回来。"""
+    return " ".join((kind, *(f"{v:g}" for v in numbers)))
 
 
 def crop(picture: Image.Image, longest: int) -> Image.Image | None:
@@ -314,7 +314,8 @@ def emoji_names(folder: Path) -> dict[str, tuple[Path, str, str]]:
             continue
         name = row["en"].strip(":")
         if not NOT_THINGS.search(re.sub("[_-]", " ", name)) or name in chosen():
-            found.setdefault(name, (path, path.stem, row["zh"].strip(":")))
+            zh = CLEARER.get(name, row["zh"].strip(":"))
+            found.setdefault(name, (path, path.stem, zh))
     return found
 
 

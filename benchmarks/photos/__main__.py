@@ -1,4 +1,4 @@
-"""命令行：在十张照片上打分，印出表格；``--write`` 记进 results.json 和 PHOTOS.md。"""
+"""命令行：在十张照片上打分，印出表格；``--write`` 记下来，写 PHOTOS.md。"""
 
 import argparse
 import hashlib
@@ -13,7 +13,8 @@ from sam_lite.errors import SamLiteError
 from sam_lite.learn.photos import CLICKS, MODEL, evaluate_photos
 
 from .. import store
-from .page import format_page, format_table
+from ..page import fill
+from .page import format_table, parts_of
 from .truth import BUNDLED, HERE, Photos
 
 WEIGHTS = BUNDLED.parent / "sam_lite_tiny.safetensors"
@@ -45,9 +46,9 @@ def write(folder: Path, result: dict[str, Any]) -> None:
     """写 photos/results.json 和 PHOTOS.md；分数留四位小数。"""
     rounded = json.loads(json.dumps(result), parse_float=lambda x: round(float(x), 4))
     rounded |= {"sha256": hash_weights()}
-    text = json.dumps(rounded, ensure_ascii=False, indent=1) + "\n"
-    store.write(folder / "photos" / "results.json", text)
-    store.write(folder / "PHOTOS.md", format_page(rounded))
+    store.write_json(folder / "photos" / "results.json", rounded)
+    text = (HERE.parent / "PHOTOS.md").read_text(encoding="utf-8")
+    store.write(folder / "PHOTOS.md", fill(text, parts_of(rounded)))
 
 
 def main(arguments: list[str], folder: Path = HERE.parent) -> int:

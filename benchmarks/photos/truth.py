@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 import sam_lite
 from sam_lite import viz
-from sam_lite.errors import SamLiteError, problem
-from sam_lite.extras import require
+from sam_lite.errors import SamLiteError, problem, require
 from sam_lite.learn.datasets import read_label_map
 
 HERE = Path(__file__).parent

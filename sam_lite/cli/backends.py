@@ -9,8 +9,9 @@ from .. import viz
 from ..backends import BACKENDS, compare, why_not
 from ..cli import model as cli_model
 from ..cli.parser import count
+from ..files import ASSETS
 
-PHOTO = Path(__file__).parent / "assets" / "photos" / "coins.jpg"
+PHOTO = ASSETS / "photos" / "coins.jpg"
 DESCRIPTION = """\
 图像编码器换算法、精度、运行环境，在这台机器上各快多少、误差多大：
 

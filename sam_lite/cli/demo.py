@@ -11,8 +11,9 @@ from .. import viz
 from ..cli import model as cli_model
 from ..cli.model import clock
 from ..cli.segment import Box, best_mask, draw
+from ..files import ASSETS
 
-PHOTOS = Path(__file__).parent / "assets" / "photos"
+PHOTOS = ASSETS / "photos"
 
 
 class Demo(NamedTuple):

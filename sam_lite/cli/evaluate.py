@@ -13,8 +13,7 @@ from typing import Any
 from ..cli import model as cli_model
 from ..cli.fit import open_dataset
 from ..cli.parser import count, seed
-from ..errors import SamLiteError
-from ..extras import require
+from ..errors import SamLiteError, require
 from ..files.atomic import atomic_file, check_writable
 from ..learn import evaluation
 from ..learn import photos as evaluation_photos
@@ -22,13 +21,16 @@ from ..learn.datasets import MaskDataset
 from ..learn.interrupts import Interrupts
 from ..model import Sam
 
-SCENES = 500
+SCENES, STICKER_SCENES = 500, 300
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """加上 evaluate 的全部选项。"""
     add = parser.add_argument
-    add("--scenes", type=count, default=SCENES, metavar="N", help="多少个场景")
+    text = f"多少个场景，默认 {SCENES}；--stickers 时默认 {STICKER_SCENES}"
+    add("--scenes", type=count, metavar="N", help=text)
+    text = "改在贴纸场景上打分：东西和背景都没训练过"
+    add("--stickers", action="store_true", help=text)
     text = "改在自己的照片上打分：照片的文件夹，和标号图的文件夹或 COCO 的 .json"
     places = ("PICTURES", "MASKS")
     add("--photos", nargs=2, type=Path, metavar=places, help=text)
@@ -46,8 +48,9 @@ def evaluate(args: argparse.Namespace) -> None:
     """
     if args.json is not None:
         check_writable(args.json)
-    if args.photos and (args.scenes != SCENES or args.click != "random"):
-        args.parser.error("--photos 不和 --scenes、--click 一起用")
+    if args.photos and (args.scenes or args.stickers or args.click != "random"):
+        args.parser.error("--photos 不和 --scenes、--stickers、--click 一起用")
+    args.scenes = args.scenes or (STICKER_SCENES if args.stickers else SCENES)
     dataset = open_dataset(*args.photos) if args.photos else None
     if dataset is None:
         evaluation.eval_seeds(args.scenes, args.seed)
@@ -89,7 +92,12 @@ def score(
             sam, dataset, seed=args.seed, progress=progress
         )
     return evaluation.evaluate(
-        sam, args.scenes, args.seed, click=args.click, progress=progress
+        sam,
+        args.scenes,
+        args.seed,
+        click=args.click,
+        stickers=args.stickers,
+        progress=progress,
     )
 
 

@@ -21,8 +21,7 @@ from ..cli.train_options import (
     words,
 )
 from ..config import TINY
-from ..errors import SamLiteError, problem
-from ..extras import require
+from ..errors import SamLiteError, problem, require
 from ..files.atomic import sweep
 from ..learn.exam import Exam
 from ..learn.files import Checkpoints, folder_lock, make_folder

@@ -14,8 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ..errors import SamLiteError, problem
-from ..extras import require
+from ..errors import SamLiteError, problem, require
 from ..files.atomic import reason, sync_folder
 from ..files.official import OFFICIAL_FILES, OFFICIAL_URL, OfficialFile, weights_dir
 from ..files.stream import (

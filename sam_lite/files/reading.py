@@ -43,7 +43,7 @@ def read_file(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return ops.read_safetensors(path)
-        if ops.ONEFLOW:  # 它的 load 离不开真的 PyTorch
+        if ops.oneflow.ACTIVE:  # 它的 load 离不开真的 PyTorch
             arrays = read_pth(path)
             return {name: torch.from_numpy(array) for name, array in arrays.items()}
         mapped = zipfile.is_zipfile(path)  # 2020 年以后的 torch.save 写的是 zip

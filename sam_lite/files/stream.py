@@ -11,8 +11,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import SamLiteError
-from ..extras import require
+from ..errors import SamLiteError, require
 from ..files.atomic import reason
 from ..files.official import OfficialFile
 

@@ -4,8 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import problem
-from ..extras import require
+from ..errors import problem, require
 from .checks import check_positive, describe, is_whole
 
 OUTPUT_MODES = ("binary_mask", "uncompressed_rle", "coco_rle")

@@ -3,15 +3,19 @@
 形状里的 B 是几组提示，N 是每组几个点，``(4h, 4w)`` 是低分辨率掩码的大小。
 """
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ..errors import SamLiteWarning, problem
-from ..preprocess import ResizeLongestSide
 from .checks import LARGEST_LOGIT, describe, is_tensor, numbers
+
+if TYPE_CHECKING:
+    from ..preprocess import ResizeLongestSide
 
 BATCH_NAMES = (
     "point_coords_batch",

@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
-from ..errors import SamLiteError
-from ..extras import require
+from .. import viz
+from ..errors import SamLiteError, require
+from ..files import ASSETS
 from ..learn.baselines import FELZENSZWALB, FLOOD, baseline_masks
 
 if TYPE_CHECKING:
     from ..predictor import SamPredictor
     from ..scenes import Scene
+    from ..scenes.stickers import Collection
 
 EVAL_SEED_START = 1_000_000_000  # 第 s 套评测场景从 EVAL_SEED_START + s × 100,000 开始
 SCENES_PER_SEED = 100_000
@@ -143,9 +146,13 @@ def evaluate(
     *,
     size: int = 256,
     click: str = "random",
+    stickers: bool = False,
     progress: Callable[[], object] | None = None,
 ) -> dict[str, Any]:
     """在评测场景上给模型和老办法打分，返回能直接写成 JSON 的字典。
+
+    场景是程序画的；``stickers`` 为真时是贴纸贴的，东西和背景都没训练过，见
+    ``exam_stickers``。
 
     每个场景只编码一次，抽最多四个物体，当作一批提示。第一次点击默认在掩码里随机取，
     和训练时一样；``click="centre"`` 时取离边最远的一点。IoU 在场景的像素上算，
@@ -154,6 +161,7 @@ def evaluate(
     """
     from ..predictor import SamPredictor
     from ..scenes import make_scene
+    from ..scenes.stickers import make_sticker_scene
 
     for name in ("scipy.ndimage", "skimage.segmentation", "tabulate", "wcwidth"):
         require(name, "评测")
@@ -161,9 +169,14 @@ def evaluate(
         raise SamLiteError(f"click 要 'random' 或 'centre'，来的是 {click!r}")
     seeds = eval_seeds(num_scenes, seed)
     predictor = SamPredictor(sam)
+    collection = exam_stickers() if stickers else None
     found: list[dict[str, Array]] = []
     for scene_seed in seeds:
-        task = make_task(make_scene(scene_seed, size), click, scene_seed)
+        if collection is not None:
+            scene = make_sticker_scene(scene_seed, size, collection, exam=True)
+        else:
+            scene = make_scene(scene_seed, size)
+        task = make_task(scene, click, scene_seed)
         if task is not None:
             found.append(score_model(predictor, task) | score_baselines(task))
         if progress is not None:
@@ -172,7 +185,17 @@ def evaluate(
         raise SamLiteError("评测场景里没有一个够大的物体：加大 num_scenes（--scenes）")
     scores = {key: np.concatenate([f[key] for f in found]) for key in found[0]}
     setting = {"seed": seed, "scene_seeds": [seeds[0], seeds[-1]], "scenes": num_scenes}
-    return setting | {"image_size": size, "click": click} | summarise(scores, size)
+    setting |= {"image_size": size, "click": click, "stickers": stickers}
+    return setting | summarise(scores, size)
+
+
+def exam_stickers() -> Collection:
+    """打分用的贴纸和背景：随包的贴纸、随包的照片，两样都不训练。"""
+    from ..scenes.stickers import Collection, bundled_stickers
+
+    paths = sorted((ASSETS / "photos").glob("*.jpg"))
+    grounds = tuple(Image.fromarray(viz.read_photo(path)) for path in paths)
+    return Collection(bundled_stickers().stickers, grounds)
 
 
 def score_model(predictor: SamPredictor, task: Task) -> dict[str, Array]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ..extras import require
+from ..errors import require
 from ..learn.evaluation import Task, eval_seeds, make_task, score_model
 from ..learn.team import Team
 from ..model import Sam

@@ -18,8 +18,7 @@ from typing import Any
 
 import torch
 
-from ..errors import SamLiteError
-from ..extras import require
+from ..errors import SamLiteError, require
 from ..files.atomic import atomic_file, flush_to_disk, reason
 
 STATE_KEYS = {"config", "model", "optimizer", "step", "elapsed"}

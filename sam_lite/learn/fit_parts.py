@@ -17,8 +17,7 @@ from torch import nn
 from ..attention import set_fused
 from ..config import FitConfig
 from ..decoding.embedding_file import EncodedImage
-from ..errors import SamLiteError, SamLiteWarning, problem
-from ..extras import require
+from ..errors import SamLiteError, SamLiteWarning, problem, require
 from ..files.atomic import check_writable
 from ..image_encoder import ImageEncoderViT
 from ..inputs.checks import describe, is_whole

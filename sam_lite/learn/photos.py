@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import SamLiteError, problem
-from ..extras import require
+from ..errors import SamLiteError, problem, require
 from ..learn.baselines import baseline_masks
 from ..learn.datasets import MaskDataset, check_sample
 from ..learn.evaluation import METHODS, Task, first_click, iou, score_prompts, tight_box

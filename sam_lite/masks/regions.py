@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from ..errors import problem
-from ..extras import require
+from ..errors import problem, require
 
 
 def remove_small_regions(

@@ -16,8 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..errors import SamLiteError
-from ..extras import require
+from ..errors import SamLiteError, require
 from ..files.atomic import atomic_file, reason
 from ..inputs.checks import check_path
 from ..onnx.session import open_session

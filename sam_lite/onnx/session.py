@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import SamLiteError
-from ..extras import require
+from ..errors import SamLiteError, require
 from ..inputs.checks import check_path
 
 FORMAT_VERSION = "1"  # 写在两个文件的元数据里

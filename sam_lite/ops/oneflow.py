@@ -1,4 +1,4 @@
-"""ops.py 里只在 OneFlow 0.9 下走的几条路。
+"""只在 OneFlow 0.9 下走的几条路；``ACTIVE`` 说现在是不是 OneFlow。
 
 写法只用两边都有的名字，所以 PyTorch 的测试也能运行它们，与另一条路对照。
 """
@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from safetensors import deserialize, numpy
 
+ACTIVE = torch.__name__ == "oneflow"  # 真身是 OneFlow，由 mock_torch 换上
 KINDS = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16}
 
 
@@ -18,26 +19,27 @@ def attention_folded(
     k: torch.Tensor,
     v: torch.Tensor,
     scale: float,
-    rel_h: torch.Tensor,
-    rel_w: torch.Tensor,
+    rel: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """把相对位置折进 q·k：``[q·s, rel_h, rel_w] · [k, 第几行, 第几列]ᵀ``。
 
     第 j 个键的“第几行”“第几列”是 one-hot 向量，和 rel_h、rel_w 的点积正好取出它那一
     行、那一列的加项。OneFlow 的广播加法很慢（vit_b 的一层 40 秒），这样只要 0.8 秒。
-
-    形状：q、k、v ``(B, n, H·W, d)``，rel_h ``(B, n, H, W, H)``，rel_w
-    ``(B, n, H, W, W)`` -> ``(B, n, H·W, d)``。
+    形状同 ``ops.attend``。
     """
-    H, W = rel_h.shape[4], rel_w.shape[4]
-    cell = np.arange(H * W)[:, None]
-    row = np.arange(H) == cell // W  # (HW, H)
-    column = np.arange(W) == cell % W  # (HW, W)
-    where = torch.from_numpy(np.concatenate([row, column], axis=1).astype(np.float32))
-    where = where.to(k.device).to(k.dtype).expand(k.shape[0], k.shape[1], -1, -1)
-    folded_q = torch.cat([q * scale, rel_h.flatten(2, 3), rel_w.flatten(2, 3)], dim=-1)
-    folded_k = torch.cat([k, where], dim=-1)  # (B, n, HW, d + H + W)
-    scores = folded_q @ folded_k.transpose(-2, -1)  # (B, n, HW, HW)
+    q = q * scale
+    if rel is not None:
+        rel_h, rel_w = rel
+        H, W = rel_h.shape[4], rel_w.shape[4]
+        cell = np.arange(H * W)[:, None]
+        row = np.arange(H) == cell // W  # (HW, H)
+        column = np.arange(W) == cell % W  # (HW, W)
+        one_hot = np.concatenate([row, column], axis=1).astype(np.float32)
+        where = torch.from_numpy(one_hot).to(k.device).to(k.dtype)
+        where = where.expand(k.shape[0], k.shape[1], -1, -1)
+        q = torch.cat([q, rel_h.flatten(2, 3), rel_w.flatten(2, 3)], dim=-1)
+        k = torch.cat([k, where], dim=-1)  # (B, n, HW, d + H + W)
+    scores = q @ k.transpose(-2, -1)  # (B, n, N, M)
     return scores.softmax(dim=-1) @ v
 
 

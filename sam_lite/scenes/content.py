@@ -1,7 +1,8 @@
 """场景里画什么：每样成分一个概率，可以一样一样地开关。
 
 ``BASE`` 是 ``make_scene`` 一向画的；``RICH`` 加上十张真照片上有、``BASE`` 里没有的东
-西，给训练用。加一样或去一样，模型在真照片上好了还是坏了，由 ``benchmarks.content`` 量。
+西，给训练用。加一样或去一样，模型在真照片上好了还是坏了，见
+``benchmarks/CONTENT.md``。
 """
 
 import numbers

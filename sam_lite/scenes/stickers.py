@@ -36,12 +36,16 @@ MANY = {  # 最少、最多几件，最小、最大占边长的几成
     "heap": (6, 12, 0.18, 0.4),
     "portrait": (0, 3, 0.1, 0.3),  # 大的之外
 }
-GROUP_NAMES = {  # 中文、英文，次序是（成员，主人）
+GROUP_NAMES = {  # 中文、英文，次序是（成员，主人）；脸看戴的是什么，别的看主人
     "hat": ("戴{0}的{1}", "{1} wearing {0}"),
     "glasses": ("戴{0}的{1}", "{1} wearing {0}"),
-    "held": ("拿着{0}的{1}", "{1} holding {0}"),
-    "filling": ("装着{0}的{1}", "{1} full of {0}"),
+    "hand": ("拿着{0}的{1}", "{1} holding {0}"),
+    "mouth": ("叼着{0}的{1}", "{1} with {0} in its mouth"),
+    "bowl": ("盛着{0}的{1}", "{1} full of {0}"),
+    "bag": ("装着{0}的{1}", "{1} full of {0}"),
 }
+NUMBERS = {"face": 3, "hand": 2, "mouth": 2, "bowl": 3, "bag": 3}  # host 后面几个数
+NUMBERS |= {"hat": 1, "glasses": 0, "filling": 0, "held": 2, "": 0}  # role 后面几个
 
 
 @dataclass(frozen=True)
@@ -49,9 +53,14 @@ class Sticker:
     """一样抠好的东西。
 
     ``picture`` 是 RGBA 图，裁到不透明的部分；``exam`` 为真的只用来打分。``host`` 是它能
-    做什么的主人，``role`` 是它能当什么，写法见 ``tools/stickers.py``：“face 0.43 0.15
-    0.65” 是眼睛、帽檐的高度和头宽，“vessel 0.36” 是前沿的高度，“hands” 能拿东西；
-    “hat 0.95”、“glasses”、“filling”、“held”。数都按图的高、宽算。
+    做什么的主人，``role`` 是它能当什么；数都按图的高、宽算，在 ``tools/stickers.py``：
+
+    - “face 0.43 0.15 0.65”：一张脸，眼睛、帽檐的高度和头宽；
+    - “hand 0.1 0.48”、“mouth 0.04 0.42”：能拿、能叼，手或嘴的位置；
+    - “bowl 0.635 0.12 0.88”：看得见里面的容器，前沿的高度、开口的左右；
+    - “bag 0.35 0.02 0.98”：看不见里面的，装的东西从后面露出来；
+    - “hat 0.95”：自己的这个高度落在帽檐上；“glasses”；“filling”，能装；
+    - “held 0.5 0.85”：能拿的，拿在哪一点。
     """
 
     code: str
@@ -111,8 +120,10 @@ def read_collection(folder: str | Path) -> Collection:
 
 
 def _sticker(row: dict[str, str], code: str, picture: Image.Image) -> Sticker:
+    host, role = row["host"], row["role"]
+    anchors(host), anchors(role)  # 看不懂的，读的时候就说
     names = row["zh"], row["en"], row["kind"]
-    return Sticker(code, *names, bool(row["exam"]), row["host"], row["role"], picture)
+    return Sticker(code, *names, bool(row["exam"]), host, role, picture)
 
 
 def _read(path: Path, mode: str) -> Image.Image:
@@ -151,50 +162,78 @@ def fit_width(picture: Image.Image, width: float) -> Image.Image:
     return picture.resize((width, height), Image.Resampling.BILINEAR)
 
 
+@functools.cache
+def anchors(text: str) -> tuple[str, tuple[float, ...]]:
+    """“face 0.43 0.15 0.65” -> ("face", (0.43, 0.15, 0.65))；看不懂时抛 ValueError。"""
+    kind, *numbers = text.split() or [""]
+    if NUMBERS.get(kind) != len(numbers):
+        raise ValueError(f"看不懂 host 或 role：{text}")
+    return kind, tuple(map(float, numbers))
+
+
+def place(
+    rng: np.random.Generator, host: Sticker, item: Sticker, share: float
+) -> tuple[Image.Image, float, float]:
+    """item 的一点对准 host 的一点：返回缩好的图，和它左上角在 host 上的 x、y。
+
+    ``share`` 是容器里的第几成：0 最左，1 最右。
+    """
+    w, h = host.picture.size
+    (_, at), (role, own) = anchors(host.host), anchors(item.role)
+    picture, grip = item.picture, (0.5, 0.5)
+    if role == "hat":
+        eyes, brim, head = at
+        picture = fit_width(picture, head * w * rng.uniform(0.85, 1.1))
+        spot, grip = (rng.normal(0.5, 0.04), brim), (0.5, own[0])
+    elif role == "glasses":
+        eyes, brim, head = at
+        picture = fit_width(picture, head * w * rng.uniform(0.85, 1.05))
+        spot = (0.5, eyes)
+    elif role == "filling":
+        rim, left, right = at
+        picture = fit_width(picture, (right - left) * w * rng.uniform(0.42, 0.55))
+        spot = (left + (right - left) * (share + rng.normal(0, 0.02)), rim)
+        grip = (0.5, rng.uniform(0.45, 0.75))
+    else:
+        spot, grip = (at[0], at[1]), (own[0], own[1])
+        if (spot[0] < 0.5) == (grip[0] < 0.5):  # 往外伸，不挡着主人
+            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            grip = (1 - grip[0], grip[1])
+        longest = max(w, h) * rng.uniform(0.4, 0.65)
+        picture = fit_width(picture, longest * picture.width / max(picture.size))
+    x, y = spot[0] * w - grip[0] * picture.width, spot[1] * h - grip[1] * picture.height
+    return picture, x, y
+
+
 def make_group(
     rng: np.random.Generator, host: Sticker, items: Sequence[Sticker]
 ) -> Thing:
     """一样东西戴着、装着或拿着 items，在同一张三倍大的小画布上。"""
     w, h = host.picture.size
     frame = 3 * w, 3 * h
-    kind, *numbers = host.host.split()
-    anchors = [float(v) for v in numbers]
+    kind, at = anchors(host.host)
     layers = [Layer(_on_frame(host.picture, frame, w, h), (host.zh, host.en))]
+    front = np.array(layers[0].picture.getchannel("A")) / 255  # 挡在里面的东西前面的
+    if kind == "bowl":
+        front[: round(h + at[0] * h)] = 0
     for i, item in enumerate(items):
-        role, *sit = item.role.split()
-        if role == "hat":
-            wide = anchors[2] * w * rng.uniform(0.85, 1.1)
-            picture = fit_width(item.picture, wide)
-            x, y = w * rng.normal(0.5, 0.04), anchors[1] * h
-            top = y - float(sit[0]) * picture.height
-        elif role == "glasses":
-            picture = fit_width(item.picture, anchors[2] * w * rng.uniform(0.85, 1.05))
-            x, y = 0.5 * w, anchors[0] * h
-            # 护目镜的带子在上面，镜片在下半张
-            top = (
-                y
-                - (0.73 if picture.height > 0.6 * picture.width else 0.5)
-                * picture.height
-            )
-        elif kind == "vessel":
-            picture = fit_width(item.picture, w * rng.uniform(0.3, 0.42))
-            x = w * (0.5 + 0.19 * (i - (len(items) - 1) / 2) + rng.normal(0, 0.02))
-            top = anchors[0] * h - picture.height * rng.uniform(0.45, 0.75)
-        else:
-            picture = fit_width(item.picture, w * rng.uniform(0.35, 0.6))
-            x = w * pick(rng, [rng.uniform(0.0, 0.2), rng.uniform(0.8, 1.0)])
-            top = h * rng.uniform(0.35, 0.6) - picture.height / 2
-        layer = _on_frame(picture, frame, w + x - picture.width / 2, h + top)
-        if kind == "vessel":  # 前沿以下的被容器遮住
-            front = np.array(layers[0].picture.getchannel("A"))
-            front[: round(h + anchors[0] * h)] = 0
-            alpha = np.asarray(layer.getchannel("A")) * (1 - front / 255.0)
+        share = 0.5 + 0.22 * (i - (len(items) - 1) / 2)
+        picture, x, y = place(rng, host, item, share)
+        layer = _on_frame(picture, frame, w + x, h + y)
+        if kind in ("bowl", "bag"):
+            alpha = np.asarray(layer.getchannel("A")) * (1 - front)
             layer.putalpha(Image.fromarray(alpha.astype(np.uint8)))
         layers.append(Layer(layer, (item.zh, item.en)))
-    zh, en = GROUP_NAMES[items[0].role.split()[0]]
-    what = "和".join(dict.fromkeys(i.zh for i in items))
-    which = " and ".join(dict.fromkeys(i.en for i in items))
+    zh, en = GROUP_NAMES.get(kind) or GROUP_NAMES[anchors(items[0].role)[0]]
+    what = listed([i.zh for i in items], "、", "和")
+    which = listed([i.en for i in items], ", ", " and ")
     return Thing(layers, (zh.format(what, host.zh), en.format(which, host.en)))
+
+
+def listed(words: Sequence[str], comma: str, last: str) -> str:
+    """“桃、梨和蛋”：重复的只说一遍。"""
+    *most, end = dict.fromkeys(words)
+    return comma.join(most) + last + end if most else end
 
 
 def _on_frame(
@@ -212,19 +251,16 @@ def random_group(
     stickers = collection.stickers
     for _ in range(again):
         host = pick(rng, stickers)
-        kind = host.host.split(" ")[0]
+        kind, _ = anchors(host.host)
         if not kind:
             continue
-        wanted = {
-            "face": ["hat", "glasses", "both"],
-            "hands": ["held"],
-            "vessel": ["filling"],
-        }
-        role = pick(rng, wanted[kind])
-        roles = ["hat", "glasses"] if role == "both" else [role]
-        if role == "filling":
-            roles *= int(rng.integers(1, 4))
-        found = [[s for s in stickers if s.role.split(" ")[0] == r] for r in roles]
+        if kind == "face":
+            roles = pick(rng, [["hat"], ["glasses"], ["hat", "glasses"]])
+        elif kind in ("hand", "mouth"):
+            roles = ["held"]
+        else:
+            roles = ["filling"] * int(rng.integers(1, 4))
+        found = [[s for s in stickers if anchors(s.role)[0] == r] for r in roles]
         if all(found):
             return make_group(rng, host, [pick(rng, options) for options in found])
     return single(pick(rng, stickers))
@@ -377,13 +413,9 @@ def lay_things(table: Table, collection: Collection) -> None:
         thing = random_group(rng, collection) if rng.uniform() < 0.5 else thing
         at = (rng.normal(0.5, 0.1) * n, rng.normal(0.52, 0.1) * n)
         table.put(thing, rng.uniform(0.55, 1.05) * n, at)
-    count = {"portrait": (0, 4), "heap": (6, 13), "groups": (1, 5), "scatter": (1, 9)}
-    low, high = {"portrait": (0.1, 0.3), "heap": (0.18, 0.4), "groups": (0.3, 0.7)}.get(
-        layout, (0.11, 0.75)
-    )
-    sides = [
-        log_uniform(rng, low, high) * n for _ in range(rng.integers(*count[layout]))
-    ]
+    fewest, most, low, high = MANY[layout]
+    count = rng.integers(fewest, most + 1)
+    sides = [log_uniform(rng, low, high) * n for _ in range(count)]
     if rng.uniform() < 0.7:  # 大的多半在后面，否则小的全被盖住
         sides.sort(reverse=True)
     middle = 0.22 if layout == "heap" else 0.46
@@ -453,7 +485,14 @@ def make_sticker_scene(
     """
     check_int("seed", seed, 0)
     check_int("size", size, 32)
-    collection = (collection or bundled_stickers()).split(exam)
+    if not isinstance(exam, bool):
+        raise problem("exam", repr(exam), "True 或 False")
+    collection = bundled_stickers() if collection is None else collection
+    if not isinstance(collection, Collection):
+        raise problem(
+            "collection", repr(collection), "Collection，例如 read_collection"
+        )
+    collection = collection.split(exam)
     if not collection.stickers:
         raise problem("collection", "没有一样合用的", "至少一样贴纸")
     rng, dice = (np.random.default_rng([int(seed), s]) for s in (258, 259))

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from .. import viz
+from ..files import ASSETS
 from ..inputs.checks import check_image
 
 SHOWN = 1024  # 浏览器里的照片最长边的像素；再大，传起来慢，看不出差别
@@ -89,4 +90,4 @@ def mask_file(mask: viz.Mask) -> bytes:
 
 def asset(name: str) -> Path:
     """随包的画布文件的路径。"""
-    return Path(__file__).parent / "assets" / name
+    return ASSETS / name

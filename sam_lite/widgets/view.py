@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .. import viz
-from ..extras import require
+from ..errors import require
 from ..model import Sam
 from ..widgets.picture import (
     SHOWN,

@@ -56,8 +56,9 @@ def test_decomposed_rel_pos_with_unequal_grids():
     """查询、键的网格不等的情形也照官方。"""
     q, sizes = torch.randn(2, 6, 5), ((2, 3), (4, 6))
     tables = torch.randn(7, 5), torch.randn(11, 5)
-    mine = part("decomposed_rel_pos")(q, *tables, *sizes)
-    theirs = attention.decomposed_rel_pos(q, *tables, *sizes)
+    scores = torch.randn(2, 6, 24)
+    mine = scores + part("decomposed_rel_pos")(q, *tables, *sizes)
+    theirs = attention.add_decomposed_rel_pos(scores, q, *tables, *sizes)
     torch.testing.assert_close(mine, theirs)
 
 

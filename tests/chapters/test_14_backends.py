@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from chapters.common import CHAPTERS, assert_verdicts, course
 from sam_lite.backends import BACKENDS
-from sam_lite.ops.attention_fast import attention_tiled
+from sam_lite.ops.attention import attention_tiled
 
 STEM = "14_backends"
 
@@ -77,7 +77,7 @@ def test_recorded_figures_are_whole() -> None:
     best = min(
         curve := tiles["分块，每块分数的个数是 2 的几次方"], key=lambda p: curve[p]
     )
-    assert best == "21"  # attention_fast.TILE
+    assert best == "21"  # ops.attention.TILE
 
 
 def test_recorded_oneflow_figures_are_those_measured() -> None:

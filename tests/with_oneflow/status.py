@@ -31,12 +31,17 @@ def status(facts: dict[str, Any] | None) -> str:
 
 def markdown(facts: dict[str, Any]) -> str:
     """一页 Markdown：在什么机器上，差多少，各要几秒。"""
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+    from benchmarks.machine import describe_machine, kind_of
+
+    machine = kind_of(describe_machine(facts["threads"]))
     result = "全部通过" if facts["passed"] else "有没通过的"
     lines = [
         "# OneFlow 与 PyTorch",
         "",
         f"`make test-oneflow`，{facts['date']}，{platform.system()} "
-        f"{platform.machine()}，{os.cpu_count()} 个逻辑核，{facts['threads']} 个线程；"
+        f"{platform.machine()}，{machine}，{os.cpu_count()} 个逻辑核，"
+        f"{facts['threads']} 个线程；"
         f"OneFlow {facts['oneflow']}，PyTorch {facts['torch']}；{facts['tests']} 项测试"
         f"{result}，用了 {facts['minutes']} 分钟。",
         "",

@@ -1,4 +1,4 @@
-"""ops.py：OneFlow 走的路与 PyTorch 走的路结果相同；没有 OneFlow 也测得到。"""
+"""OneFlow 走的路与 PyTorch 走的路结果相同；没有 OneFlow 也测得到。"""
 
 import json
 import pickle
@@ -18,9 +18,9 @@ from sam_lite import ops
 from sam_lite.attention import Attention
 from sam_lite.errors import SamLiteError
 from sam_lite.files.unpickle import read_pth
-from sam_lite.ops import oneflow as ops_oneflow
+from sam_lite.ops import oneflow
 
-STATUS = Path(__file__).parent / "with_oneflow" / "status.py"
+STATUS = Path(__file__).parent.parent / "with_oneflow" / "status.py"
 
 
 @pytest.mark.parametrize("grid", [(1, 1), (3, 5), (8, 8)])
@@ -31,8 +31,12 @@ def test_folded_attention_equals_the_eager_one(grid, monkeypatch) -> None:
     layer.fused = False
     eager = layer(x)
     layer.fused = True
-    monkeypatch.setattr(ops, "ONEFLOW", True)
+    calls, real = [], oneflow.attention_folded
+    spy = lambda *args: calls.append(1) or real(*args)  # noqa: E731
+    monkeypatch.setattr(oneflow, "attention_folded", spy)
+    monkeypatch.setattr(oneflow, "ACTIVE", True)
     folded = layer(x)
+    assert calls
     assert (folded - eager).abs().max() / eager.abs().max() <= 1e-5
 
 
@@ -42,14 +46,14 @@ def test_folded_attention_matches_rows_with_rows() -> None:
     rel_h, rel_w = torch.zeros(1, 1, 2, 3, 2), torch.zeros(1, 1, 2, 3, 3)
     rel_h[..., 1] = 100.0  # 全看第 1 行：键 3、4、5
     rel_w[..., 2] = 100.0  # 全看第 2 列：键 2、5
-    out = ops_oneflow.attention_folded(q, q, v, 1.0, rel_h, rel_w)
+    out = oneflow.attention_folded(q, q, v, 1.0, (rel_h, rel_w))
     assert out.flatten().tolist() == [5.0] * 6
 
 
 @pytest.mark.parametrize("size", [(9, 14), (40, 60)])
 def test_pillow_resizes_as_torch_does(size) -> None:
     image = torch.rand(2, 3, 20, 30) * 255
-    ours = ops_oneflow.resize_antialiased(image, size)
+    ours = oneflow.resize_antialiased(image, size)
     torch.testing.assert_close(
         ours, ops.resize_antialiased(image, size), atol=1e-3, rtol=1e-5
     )
@@ -58,13 +62,13 @@ def test_pillow_resizes_as_torch_does(size) -> None:
 def test_numpy_keeps_the_order_of_ties(monkeypatch) -> None:
     scores = torch.randint(0, 5, (200,)).float()
     expected = ops.argsort_descending(scores)
-    monkeypatch.setattr(ops, "ONEFLOW", True)
+    monkeypatch.setattr(ops.oneflow, "ACTIVE", True)
     assert torch.equal(ops.argsort_descending(scores), expected)
 
 
-@pytest.mark.parametrize("oneflow", [False, True])
-def test_nan_is_seen_wherever_it_stands(oneflow, monkeypatch) -> None:
-    monkeypatch.setattr(ops, "ONEFLOW", oneflow)
+@pytest.mark.parametrize("active", [False, True])
+def test_nan_is_seen_wherever_it_stands(active, monkeypatch) -> None:
+    monkeypatch.setattr(ops.oneflow, "ACTIVE", active)
     for values in ([float("nan"), 1.0], [1.0, float("nan")]):
         low, high = ops.lowest_highest(torch.tensor(values))
         assert low != low and high != high
@@ -75,14 +79,14 @@ def test_nan_is_seen_wherever_it_stands(oneflow, monkeypatch) -> None:
 def test_safetensors_through_numpy(dtype, tmp_path, monkeypatch) -> None:
     tensors = {"a": torch.randn(2, 3).to(dtype), "b": torch.randn(()).to(dtype)}
     save_file(tensors, tmp_path / "a.safetensors")
-    read = ops_oneflow.read_safetensors(tmp_path / "a.safetensors")
+    read = oneflow.read_safetensors(tmp_path / "a.safetensors")
     assert {k: v.double().tolist() for k, v in read.items()} == {
         k: v.double().tolist() for k, v in tensors.items()
     }
     metadata = {"format": "pt"}
     plain = {"c": torch.arange(6.0).reshape(2, 3)}
     expected = ops.to_safetensors(plain, metadata)
-    assert ops_oneflow.to_safetensors(plain, metadata) == expected
+    assert oneflow.to_safetensors(plain, metadata) == expected
 
 
 # ---- 不靠 PyTorch 读 .pth ------------------------------------------------------

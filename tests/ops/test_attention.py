@@ -1,4 +1,4 @@
-"""分块的注意力与易读写法相同，什么时候用它。"""
+"""注意力的三种写法相同；什么时候用哪一种。"""
 
 import pytest
 import torch
@@ -6,8 +6,8 @@ from parity.small import randomize
 
 from sam_lite import ops
 from sam_lite.attention import Attention, set_fused
-from sam_lite.ops import attention_fast
-from sam_lite.ops.attention_fast import attention_tiled, sum_rel_pos
+from sam_lite.ops import attention
+from sam_lite.ops.attention import attention_tiled, sum_rel_pos
 
 SHAPES = [(1, 1, 4, 6, 5), (2, 3, 6, 4, 8), (3, 2, 5, 5, 4)]  # B、n、H、W、d
 
@@ -23,7 +23,7 @@ def arguments(B: int, n: int, H: int, W: int, d: int) -> tuple:
 @torch.no_grad()
 def test_tiled_equals_eager(shape, tile, monkeypatch):
     """一行一块、几行一块（最后一块不满）、整个头一块，都与易读写法相同。"""
-    monkeypatch.setattr(attention_fast, "TILE", tile)
+    monkeypatch.setattr(attention, "TILE", tile)
     q, k, v, scale, rel_h, rel_w = arguments(*shape)
     right = ops.attention_eager(q, k, v, scale, sum_rel_pos(rel_h, rel_w))
     found = attention_tiled(q, k, v, scale, rel_h, rel_w)
@@ -45,7 +45,7 @@ def test_tiled_only_for_large_tables_and_inference(grid, dtype, grad, monkeypatc
     """词元够多、推理、float32 或 bfloat16 才分块；训练和小窗口走融合算子。"""
     calls = []
     spy = lambda *args: calls.append(1) or attention_tiled(*args)  # noqa: E731
-    monkeypatch.setattr(attention_fast, "attention_tiled", spy)
+    monkeypatch.setattr(attention, "attention_tiled", spy)
     layer = randomize(Attention(8, 2, use_rel_pos=True, input_size=(grid, grid)))
     layer = layer.to(getattr(torch, dtype))
     with torch.set_grad_enabled(grad):
@@ -71,7 +71,7 @@ def test_captured_it_is_not_tiled(capture, monkeypatch):
     layer = randomize(Attention(8, 2, use_rel_pos=True, input_size=(24, 24)))
     x = torch.randn(1, 24, 24, 8)
     right = layer(x)  # 平常分块
-    monkeypatch.setattr(attention_fast, "attention_tiled", None)  # 叫到它就出错
+    monkeypatch.setattr(attention, "attention_tiled", None)  # 叫到它就出错
     torch.testing.assert_close(capture(layer, x), right, atol=1e-5, rtol=1e-4)
     with pytest.raises(TypeError):
         layer(x)

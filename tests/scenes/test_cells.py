@@ -1,4 +1,4 @@
-"""scene_cells：确定、边界清楚、细胞不重叠。"""
+"""cells：确定、边界清楚、细胞不重叠。"""
 
 import hashlib
 

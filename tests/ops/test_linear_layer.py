@@ -8,15 +8,16 @@ import torch.nn.functional as F
 from torch import nn
 
 from sam_lite import ops
+from sam_lite.ops import linear_layer
 
 
 @pytest.fixture
 def convolutions(monkeypatch) -> list:
     """让 linear 在任何机器上都可以走卷积，并记下走了几次。"""
-    monkeypatch.setattr(ops, "LINEAR_BY_CONVOLUTION", True)
+    monkeypatch.setattr(linear_layer, "BY_CONVOLUTION", True)
     calls, conv2d = [], F.conv2d
     spy = lambda *args: calls.append(1) or conv2d(*args)  # noqa: E731
-    monkeypatch.setattr(ops.F, "conv2d", spy)
+    monkeypatch.setattr(linear_layer.F, "conv2d", spy)
     return calls
 
 
@@ -54,7 +55,7 @@ def test_training_and_other_types_use_the_ordinary_one(convolutions):
 
 
 def test_turned_off_it_is_the_ordinary_one(convolutions, monkeypatch):
-    monkeypatch.setattr(ops, "LINEAR_BY_CONVOLUTION", False)
+    monkeypatch.setattr(linear_layer, "BY_CONVOLUTION", False)
     x, weight = torch.randn(4, 5), torch.randn(9, 5)
     assert torch.equal(ops.linear(x, weight), F.linear(x, weight))
     assert not convolutions
@@ -100,6 +101,6 @@ def test_a_linear_layer_like_any_other(convolutions):
 def test_which_machines(vendor, capability, expected, monkeypatch):
     cpu = torch.backends.cpu
     monkeypatch.setattr(cpu, "get_cpu_capability", lambda: capability)
-    monkeypatch.setattr(ops.Path, "is_file", lambda self: False)
+    monkeypatch.setattr(linear_layer.Path, "is_file", lambda self: False)
     monkeypatch.setattr(platform, "processor", lambda: f"Family 25, {vendor}")
-    assert ops._amd_with_avx512() is expected
+    assert linear_layer.amd_with_avx512() is expected

@@ -1,4 +1,4 @@
-"""scene_bank：画好的场景存得对，断了能接着画。"""
+"""bank：画好的场景存得对，断了能接着画。"""
 
 import json
 import os
@@ -8,7 +8,8 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
-from sam_lite import SamLiteError, scene_bank
+from sam_lite import SamLiteError
+from sam_lite.scenes import bank as scene_bank
 from sam_lite.scenes import make_scene
 from sam_lite.scenes.bank import SceneBank
 from sam_lite.scenes.content import BASE
