@@ -1,38 +1,39 @@
 """第 12 章：SamAutomaticMaskGenerator，在整张图上撒一个网格的点，收齐所有的掩码。
 
-官方 ``utils/amg.py`` 里的东西分在几间：几何在 ``auto_mask_grid.py``，非极大值抑制在
-``mask_nms.py``，游程编码在 ``mask_rle.py``，连通区域在 ``mask_regions.py``。记录和标号
-图在 ``auto_mask_records.py``。
+每点三张，过四道筛子，从上往下读就是这个次序：
+
+1. **预测的 IoU**：不够的，连解码器里的上采样都不做（``_process_batch``）；
+2. **稳定性分数**：放大到裁图的大小才算得出（``_filter_masks``）；
+3. **裁图的边**：被裁断的半个物体不要（``_filter_masks``）；
+4. **重复**：框的 NMS，一块裁图之内一次，各块之间再一次。
+
+官方 ``utils/amg.py`` 里的东西都在 ``masks/``：网格和裁图在 ``crops.py``，框和稳定性分数
+在 ``measure.py``，其余的文件名就是它们的名字。
 """
 
-from math import inf
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 
-from .decoding.path import PromptDecoder
+from .decoding.batches import prompts_at_once, warn_if_lowered
+from .errors import require
+from .inputs.auto_mask import check_grids, check_options
 from .inputs.checks import check_image
-from .masks.grid import (
-    batched_mask_to_box,
+from .masks.crops import (
     build_all_layer_point_grids,
-    calculate_stability_score,
     generate_crop_boxes,
     is_box_near_crop_edge,
-    point_prompts,
     uncrop_boxes_xyxy,
     uncrop_masks,
     uncrop_points,
 )
+from .masks.measure import batched_mask_to_box, calculate_stability_score
 from .masks.nms import box_area, nms
-from .masks.options import check_options, progress_bar, prompts_at_once
-from .masks.records import (
-    MaskData,
-    Record,
-    clean_regions,
-    empty_data,
-    write_record,
-)
+from .masks.records import MaskData, Record, clean_regions, empty_data, write_record
 from .masks.rle import area_from_rle, compact_rles
 from .model import Sam
 from .predictor import SamPredictor
@@ -97,28 +98,31 @@ class SamAutomaticMaskGenerator:
         min_mask_area: int = 0,
         memory_limit_mb: int = 1024,
     ) -> None:
-        options = {k: v for k, v in locals().items() if k not in ("self", "model")}
-        check_options(options, model)
-        self.predictor = SamPredictor(model)
-        self.decoder = PromptDecoder()
         self.points_per_batch = points_per_batch
         self.pred_iou_thresh = pred_iou_thresh
         self.stability_score_thresh = stability_score_thresh
         self.stability_score_offset = stability_score_offset
         self.box_nms_thresh = box_nms_thresh
-        self.crop_n_layers = int(crop_n_layers)
+        self.crop_n_layers = crop_n_layers
         self.crop_nms_thresh = crop_nms_thresh
         self.crop_overlap_ratio = crop_overlap_ratio
         self.crop_n_points_downscale_factor = crop_n_points_downscale_factor
         self.min_mask_region_area = min_mask_region_area
         self.output_mode = output_mode
         self.min_mask_area = min_mask_area
-        self.memory_limit_mb = int(memory_limit_mb)
+        self.memory_limit_mb = memory_limit_mb
+        check_options(self)
+        layers = int(crop_n_layers) + 1
+        check_grids(
+            points_per_side, point_grids, layers, crop_n_points_downscale_factor
+        )
+        warn_if_lowered(points_per_batch, model)
+        self.predictor = SamPredictor(model)
         if points_per_side is None:
             self.point_grids = [np.asarray(grid, float) for grid in point_grids or []]
         else:
             self.point_grids = build_all_layer_point_grids(
-                points_per_side, crop_n_layers, crop_n_points_downscale_factor
+                points_per_side, layers - 1, crop_n_points_downscale_factor
             )
 
     @torch.no_grad()
@@ -152,44 +156,36 @@ class SamAutomaticMaskGenerator:
         """各块裁图的掩码合起来，去掉块与块之间重复的。"""
         size = image.shape[0], image.shape[1]
         boxes, layers = generate_crop_boxes(
-            size, self.crop_n_layers, self.crop_overlap_ratio
+            size, int(self.crop_n_layers), self.crop_overlap_ratio
         )
         crops = [(b, k) for b, k in zip(boxes, layers) if b[0] < b[2] and b[1] < b[3]]
-        with progress_bar(
-            sum(len(self.point_grids[layer]) for _, layer in crops), progress
-        ) as bar:
-            parts = [self._process_crop(image, *crop, size, bar) for crop in crops]
-        data = MaskData.join(parts)
-        if len(crops) > 1:
+        points = sum(len(self.point_grids[layer]) for _, layer in crops)
+        with progress_bar(points, progress) as bar:
+            data = MaskData.join([self._process_crop(image, *c, bar) for c in crops])
+        if len(crops) > 1:  # 第四道筛子，重复：各块之间
             scores = 1 / box_area(data["crop_boxes"])  # 小块看得细，优先
             data.filter(nms(data["boxes"], scores, self.crop_nms_thresh))
         return data
 
     def _process_crop(
-        self,
-        image: np.ndarray,
-        crop_box: list[int],
-        layer: int,
-        orig_size: tuple[int, int],
-        bar: Any,
+        self, image: np.ndarray, crop_box: list[int], layer: int, bar: Any
     ) -> MaskData:
         """一块裁图：编码一次，撒点，去掉块内重复的，坐标搬回原图。"""
         x0, y0, x1, y1 = crop_box
-        crop = image[y0:y1, x0:x1]
-        self.predictor.set_image(crop)
-        points = self.point_grids[layer] * np.array([x1 - x0, y1 - y0])
-        size = y1 - y0, x1 - x0
-        step = prompts_at_once(
-            self.points_per_batch, self.memory_limit_mb, self.predictor.model, orig_size
-        )
+        predictor, size = self.predictor, (image.shape[0], image.shape[1])
+        (crop,) = predictor._encode([image[y0:y1, x0:x1]])
+        predictor._keep(crop)
+        points = self.point_grids[layer] * (x1 - x0, y1 - y0)
+        limits = self.points_per_batch, int(self.memory_limit_mb)
+        step = prompts_at_once(*limits, predictor.model, size)
         parts = [empty_data()]
         for start in range(0, len(points), step):
             batch = points[start : start + step]
-            parts.append(self._process_batch(batch, size, crop_box, orig_size))
+            parts.append(self._process_batch(batch, crop_box, size))
             bar.update(len(batch))
-        self.predictor.reset_image()
-        self.decoder = PromptDecoder()  # 不再留着这块裁图的嵌入
+        predictor.reset_image()
         data = MaskData.join(parts)
+        # 第四道筛子，重复：一块之内
         data.filter(nms(data["boxes"], data["iou_preds"], self.box_nms_thresh))
         data["boxes"] = uncrop_boxes_xyxy(data["boxes"], crop_box)
         data["points"] = uncrop_points(data["points"], crop_box)
@@ -197,58 +193,53 @@ class SamAutomaticMaskGenerator:
         return data
 
     def _process_batch(
-        self,
-        points: np.ndarray,
-        size: tuple[int, int],
-        crop_box: list[int],
-        orig_size: tuple[int, int],
+        self, points: np.ndarray, crop_box: list[int], orig_size: tuple[int, int]
     ) -> MaskData:
-        """一批点：每点三张掩码，筛过、写成 RLE。points ``(N, 2)``，在裁图里。"""
-        predictor = self.predictor
-        coords = predictor.transform.apply_coords(points, size)
-        prompts = point_prompts(coords, predictor.device)
-        features, least = predictor.features, self.pred_iou_thresh
-        parts = [empty_data()]
-        for rows, low_res, iou in self.decoder(
-            predictor.model, features, prompts, True, least if least > 0 else -inf
+        """一批点：每点三张掩码，过前三道筛子。points ``(N, 2)``，在裁图里。"""
+        predictor, parts = self.predictor, [empty_data()]
+        moved = predictor.transform.apply_coords(points, predictor.original_size)
+        coords = torch.from_numpy(moved).float()  # MPS 没有 float64
+        coords = coords.to(predictor.device)[:, None]  # (N, 1, 2)，一点一组
+        labels = torch.ones(coords.shape[:2], dtype=torch.int, device=predictor.device)
+        prompts = coords, labels, None, None
+        # 第一道筛子，预测的 IoU；0 是不筛
+        least = self.pred_iou_thresh if self.pred_iou_thresh > 0 else None
+        for rows, low_res, iou in predictor.decoder.candidates(
+            predictor.model, predictor.features, prompts, least
         ):
             data = MaskData(
-                low_res=low_res.flatten(0, 1),
-                iou_preds=iou.flatten().float().cpu(),
-                points=torch.from_numpy(
-                    points[rows.numpy()].repeat(iou.shape[1], axis=0)
-                ),
+                iou_preds=iou.float().cpu(), points=torch.from_numpy(points)[rows]
             )
-            if self.pred_iou_thresh > 0:
-                data.filter(data["iou_preds"] > self.pred_iou_thresh)
-            if len(data["iou_preds"]):
-                parts.append(self._finish(data, size, crop_box, orig_size))
+            parts.append(self._filter_masks(data, low_res, crop_box, orig_size))
         return MaskData.join(parts)
 
-    def _finish(
+    def _filter_masks(
         self,
         data: MaskData,
-        size: tuple[int, int],
+        low_res: torch.Tensor,
         crop_box: list[int],
         orig_size: tuple[int, int],
     ) -> MaskData:
-        """放大到裁图、筛稳定性、取框、扔掉被裁断的、写成 RLE。"""
-        sam, (orig_h, orig_w) = self.predictor.model, orig_size
-        low_res = data.pop("low_res")[:, None]  # (N, 1, 4h, 4w)
-        logits = sam.postprocess_masks(low_res, self.predictor.input_size, size)[:, 0]
+        """放大到裁图，过第二、三道筛子，写成 RLE。low_res ``(N, 4h, 4w)``。"""
+        predictor, sam = self.predictor, self.predictor.model
+        sizes = predictor.input_size, predictor.original_size
+        logits = sam.postprocess_masks(low_res[:, None], *sizes)[:, 0]  # (N, H, W)
+        # 第二道筛子，稳定性分数；0 是不筛
         data["stability_score"] = calculate_stability_score(
             logits, sam.mask_threshold, self.stability_score_offset
         ).cpu()
-        keep = data["stability_score"] >= self.stability_score_thresh
+        stable = data["stability_score"] >= self.stability_score_thresh
         if self.stability_score_thresh <= 0:
-            keep = torch.ones_like(keep)
-        masks = (logits > sam.mask_threshold)[keep.to(logits.device)]  # (n, H, W)
+            stable = torch.ones_like(stable)
+        masks = (logits > sam.mask_threshold)[stable.to(logits.device)]  # (n, H, W)
         del logits  # 先变成布尔再挑，少一份浮点的拷贝
-        data.filter(keep)
+        data.filter(stable)
+        # 第三道筛子，裁图的边：被裁断的不要
+        orig_h, orig_w = orig_size
         data["boxes"] = batched_mask_to_box(masks).cpu()
-        inside = ~is_box_near_crop_edge(data["boxes"], crop_box, [0, 0, orig_w, orig_h])
-        data.filter(inside)
-        masks = uncrop_masks(masks[inside.to(masks.device)], crop_box, orig_h, orig_w)
+        whole = ~is_box_near_crop_edge(data["boxes"], crop_box, [0, 0, orig_w, orig_h])
+        data.filter(whole)
+        masks = uncrop_masks(masks[whole.to(masks.device)], crop_box, orig_h, orig_w)
         data["rles"] = compact_rles(masks)  # 交出去时才换成列表
         return data
 
@@ -263,3 +254,13 @@ class SamAutomaticMaskGenerator:
         intact = clean_regions(mask_data, min_area)
         mask_data.filter(nms(mask_data["boxes"], intact.float(), nms_thresh))
         return mask_data
+
+
+@contextmanager
+def progress_bar(total: int, shown: bool) -> Iterator[Any]:
+    """进度条，单位是点；shown 为假时什么也不显示。"""
+    if not shown:
+        yield SimpleNamespace(update=lambda n: None)
+        return
+    with require("tqdm", "显示进度").tqdm(total=total, desc="撒点", unit="点") as bar:
+        yield bar

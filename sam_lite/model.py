@@ -9,8 +9,7 @@ from torch import nn
 
 from .config import SamConfig
 from .image_encoder import ImageEncoderViT
-from .inputs.checks import check_flag
-from .inputs.tensors import check_batched_input, check_record
+from .inputs.tensors import check_batched_input
 from .mask_decoder import MaskDecoder
 from .preprocess import PIXEL_MEAN, PIXEL_STD, normalize_and_pad
 from .prompt_encoder import PromptEncoder
@@ -80,14 +79,8 @@ class Sam(nn.Module):
         错误：字典里缺键、有认不得的键（例如把 boxes 写成 box）、点和标签不成对、图像
         超过输入边长，或形状、类型、设备、数值不对时，抛 SamLiteError。
         """
-        check_flag("multimask_output", multimask_output)
-        check_batched_input(batched_input)
-        side, mask_size = (
-            self.image_encoder.img_size,
-            self.prompt_encoder.mask_input_size,
-        )
-        for i, record in enumerate(batched_input):
-            check_record(f"batched_input[{i}]", record, side, mask_size, self.device)
+        sizes = self.image_encoder.img_size, self.prompt_encoder.mask_input_size
+        check_batched_input(batched_input, multimask_output, *sizes, self.device)
         images = torch.stack([self.preprocess(x["image"]) for x in batched_input])
         embeddings = self.image_encoder(images)  # (图像数, C, h, w)
         return [

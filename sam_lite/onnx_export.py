@@ -1,7 +1,7 @@
 """第 13 章：把编码器和解码器各导出成一个 ONNX 文件，在没有 PyTorch 的地方用。
 
-导出的是 ``onnx_models.py`` 里的两个模块；写文件、检查、对照、量化在 ``onnx_files.py``，
-用这两个文件的 ``OnnxSamPredictor`` 在 ``onnx_predictor.py``。
+导出的是 ``onnx/graphs.py`` 里的两个模块；写文件、检查、对照、量化在 ``onnx/files.py``，
+用这两个文件的 ``OnnxSamPredictor`` 在 ``onnx/predictor.py``。
 """
 
 import inspect

@@ -1,15 +1,21 @@
-"""第 1 章：把任意大小的照片变成模型要的正方形，并把点和框一起搬过去。"""
+"""第 1 章：把任意大小的照片变成模型要的正方形，并把点和框一起搬过去。
 
-from typing import Any
+收张量的几处用到 torch 才导入它：没有装它的环境里，OnnxSamPredictor 也用这里的
+ResizeLongestSide。
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from PIL import Image
 
-from . import ops
 from .errors import problem
 from .inputs.checks import check_size, describe
+
+if TYPE_CHECKING:
+    import torch
 
 # ImageNet 的通道均值与标准差，单位是 0–255 的像素值，顺序 RGB
 PIXEL_MEAN = (123.675, 116.28, 103.53)
@@ -68,6 +74,8 @@ class ResizeLongestSide:
 
         像素与 apply_image 略有出入：那边的结果取整成 uint8。模型认的是 apply_image。
         """
+        from . import ops
+
         old_h, old_w = image.shape[-2:]
         size = self.get_preprocess_shape(old_h, old_w, self.target_length)
         return ops.resize_antialiased(image, size)
@@ -76,6 +84,8 @@ class ResizeLongestSide:
         self, coords: torch.Tensor, original_size: tuple[int, ...]
     ) -> torch.Tensor:
         """apply_coords 的张量版。形状：``(..., 2) -> (..., 2)``，结果是浮点数。"""
+        import torch
+
         scales = self._scales(original_size)
         factor = torch.tensor(scales, dtype=torch.float, device=coords.device)  # (2,)
         return coords.to(torch.float) * factor
@@ -126,6 +136,8 @@ def normalize_and_pad(
     形状：``(..., 3, H, W) -> (..., 3, size, size)``。先规范化再补零，所以补上的是
     “平均颜色”而不是黑色。对应官方 ``Sam.preprocess``。
     """
+    import torch.nn.functional as F
+
     x = (x - mean) / std
     height, width = x.shape[-2:]
     if height > size or width > size:

@@ -1,6 +1,5 @@
-"""自动掩码：参数的报错、结果的形式、多出来的功能。与官方逐条相同见 parity/。"""
+"""自动掩码：四道筛子、结果的形式、多出来的功能。与官方逐条相同见 parity/。"""
 
-import sys
 import warnings
 
 import numpy as np
@@ -9,16 +8,9 @@ import torch
 
 from sam_lite import SamLiteError, SamLiteWarning
 from sam_lite.auto_mask import SamAutomaticMaskGenerator
+from sam_lite.decoding.batches import largest_batch
 from sam_lite.decoding.fast import ImageDecoder
-from sam_lite.masks.grid import (
-    batched_mask_to_box,
-    build_point_grid,
-    calculate_stability_score,
-    generate_crop_boxes,
-    is_box_near_crop_edge,
-)
-from sam_lite.masks.options import largest_batch, prompts_at_once
-from sam_lite.masks.records import masks_to_label_map
+from sam_lite.masks.label_map import masks_to_label_map
 from sam_lite.masks.rle import coco_decode_rle, rle_to_mask
 
 # 什么也不筛，也不去重复
@@ -33,78 +25,6 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (40, 56, 3), dtype=np.uint8)
 
 def generate(sam, image=IMAGE, **options) -> list[dict]:
     return SamAutomaticMaskGenerator(sam, **OPEN | options).generate(image)
-
-
-# ---- 几何 ---------------------------------------------------------------------
-
-
-def test_grid_points_are_the_centres_of_their_cells():
-    grid = build_point_grid(4)
-    assert grid.shape == (16, 2)
-    np.testing.assert_allclose(grid[0], [0.125, 0.125])
-    np.testing.assert_allclose(grid[1], [0.375, 0.125])  # x 先走
-    np.testing.assert_allclose(grid[-1], [0.875, 0.875])
-
-
-@pytest.mark.parametrize("size", [(100, 160), (77, 33), (2, 90)])
-def test_crops_cover_the_picture_and_overlap(size):
-    boxes, layers = generate_crop_boxes(size, 2, 0.3)
-    assert [layers.count(i) for i in range(3)] == [1, 4, 16]
-    for layer in (1, 2):
-        seen = np.zeros(size, int)
-        for (x0, y0, x1, y1), at in zip(boxes, layers, strict=True):
-            assert x0 >= 0 and x1 <= size[1] and y0 >= 0 and y1 <= size[0]
-            if at == layer:
-                seen[y0:y1, x0:x1] += 1
-        assert (seen >= 1).all()
-    assert generate_crop_boxes((100, 160), 1, 0.0)[0][1:3] == [
-        [0, 0, 80, 50],
-        [0, 50, 80, 100],
-    ]
-
-
-def test_boxes_of_masks():
-    masks = torch.zeros(2, 3, 5, 7, dtype=torch.bool)
-    masks[0, 1, 2, 3] = True
-    masks[1, 0, 1:4, 2:6] = True
-    boxes = batched_mask_to_box(masks)
-    assert boxes.shape == (2, 3, 4) and boxes.dtype == torch.int64
-    assert boxes[0, 1].tolist() == [3, 2, 3, 2]
-    assert boxes[1, 0].tolist() == [2, 1, 5, 3]
-    assert boxes[0, 0].tolist() == [0, 0, 0, 0]  # 空的
-
-
-def test_stability_score():
-    logits = torch.tensor([[[-3.0, -0.5, 0.5, 3.0]], [[-9.0, -9.0, -9.0, -9.0]]])
-    # 高阈值只剩 1 个像素，低阈值有 3 个；全空时是 0，不是 NaN
-    scores = calculate_stability_score(logits, 0.0, 1.0)
-    assert scores.tolist() == pytest.approx([1 / 3, 0.0])
-    assert calculate_stability_score(torch.tensor([[5.0, -5.0]]), 0.0, 1.0) == 1
-    edges = torch.tensor([[1.0, 2.0, 0.0, -1.0]])  # 正好在两个阈值上的，都不算
-    assert calculate_stability_score(edges, 0.0, 1.0) == pytest.approx(1 / 3)
-
-
-def test_boxes_cut_by_a_crop_are_found_but_not_at_the_picture_edge():
-    crop, image = [100, 0, 200, 100], [0, 0, 300, 100]
-    boxes = torch.tensor([[10, 30, 60, 70], [30, 0, 60, 100], [40, 40, 70, 70]])
-    # 第一个贴着裁图的左边；第二个贴着的上、下也是原图的边；第三个在中间
-    assert is_box_near_crop_edge(boxes, crop, image).tolist() == [True, False, False]
-
-
-@pytest.mark.parametrize("near", [20, 21])
-def test_twenty_pixels_still_count_as_near(near):
-    """裁图的四边、原图的四边，都是正好 20 像素还算贴着。"""
-    image = [0, 0, 400, 400]
-    for side, sign in ((0, 1), (1, 1), (2, -1), (3, -1)):
-        box = torch.tensor([[60, 60, 140, 140]])
-        crop = [100, 100, 300, 300]
-        box[0, side] = (0 if sign == 1 else 200) + sign * near  # 坐标在裁图里
-        assert is_box_near_crop_edge(box, crop, image).item() == (near == 20)
-        # 同一条边又离原图的边这么近：贴着原图的不算切断
-        crop[side] = image[side] + sign * 5
-        place = image[side] + sign * near
-        box[0, side] = place - crop[side % 2]
-        assert is_box_near_crop_edge(box, crop, image).item() == (near == 21)
 
 
 # ---- 结果的形式 ------------------------------------------------------------------
@@ -213,7 +133,10 @@ def test_any_picture_size(small_sam, size):
 def test_the_predictor_is_left_clean(small_sam):
     generator = SamAutomaticMaskGenerator(small_sam, **OPEN)
     first = generator.generate(IMAGE)
-    assert not generator.predictor.is_image_set and generator.decoder.fast is None
+    assert (
+        not generator.predictor.is_image_set
+        and generator.predictor.decoder.fast is None
+    )
     again = generator.generate(IMAGE)
     assert [r["area"] for r in first] == [r["area"] for r in again]
 
@@ -265,30 +188,6 @@ def test_a_batch_that_is_lowered_is_said(small_sam):
         SamAutomaticMaskGenerator(small_sam)
 
 
-def test_auto_batches_follow_the_memory_limit(small_sam):
-    size = (3000, 4000)  # 一个点的三张掩码，光 logits 就有 144 MB
-    assert prompts_at_once("auto", 1, small_sam, size) == 1
-    few = prompts_at_once("auto", 600, small_sam, size)
-    assert 1 <= few < prompts_at_once("auto", 10**6, small_sam, size)
-    assert prompts_at_once("auto", 600, small_sam, (30, 40)) > few
-    assert prompts_at_once(3, 1, small_sam, size) == 3
-
-
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_the_estimate_and_the_cap(small_sam, monkeypatch, device):
-    """估计照注释里的账；缓存的上限只在 CPU 上有。"""
-    monkeypatch.setattr(type(small_sam), "device", torch.device(device))
-    cap = 2**24 // (4 * 64 * 32)  # 8×8 格，每格 32 个数
-    mask = 4 * (64**2 + 8 * 9) + 3 * 8 * 9  # 一张掩码：输入边长 64，原图 (8, 9)
-    one = 3 * mask + 4 * 6 * 64 * 32
-    assert prompts_at_once("auto", 1, small_sam, (8, 9)) == 10**6 // one == 10
-    most = 900 * 10**6 // one
-    assert most > cap
-    limited = device == "cpu"
-    assert prompts_at_once("auto", 900, small_sam, (8, 9)) == (cap if limited else most)
-    assert prompts_at_once(10**5, 1, small_sam, (8, 9)) == (cap if limited else 10**5)
-
-
 def test_the_asked_batch_is_the_one_used(small_sam, monkeypatch):
     lengths = []
     real = SamAutomaticMaskGenerator._process_batch
@@ -324,19 +223,6 @@ def test_progress_counts_every_point(small_sam, monkeypatch):
     assert [(bar.n, bar.total) for bar in bars] == [(45, 45)]  # 9 个点 × (1 + 4) 块
 
 
-def test_label_map_keeps_small_masks_on_top():
-    big, small, none = (np.zeros((4, 5), bool) for _ in range(3))
-    big[:, :4] = True
-    small[1, 1:3] = True
-    labels = masks_to_label_map(
-        [{"segmentation": small}, {"segmentation": big}, {"segmentation": none}]
-    )
-    assert labels.dtype == np.int32 and labels.shape == (4, 5)
-    assert set(np.unique(labels)) == {0, 1, 2}
-    assert (labels == 1).sum() == 2 and labels[1, 1] == 1 and labels[0, 0] == 2
-    assert (labels[:, 4] == 0).all()
-
-
 def test_label_map_takes_every_output_mode(small_sam):
     maps = [
         masks_to_label_map(generate(small_sam, output_mode=mode))
@@ -347,63 +233,10 @@ def test_label_map_takes_every_output_mode(small_sam):
         np.testing.assert_array_equal(maps[0], other)
 
 
-def test_label_map_of_nothing():
-    assert masks_to_label_map([], shape=(3, 4)).tolist() == [[0] * 4] * 3
-    with pytest.raises(SamLiteError, match="shape"):
-        masks_to_label_map([])
-
-
 # ---- 报错 ---------------------------------------------------------------------
-
-ONE_POINT = {"points_per_side": None, "point_grids": [np.zeros((1, 2))]}
-BAD = [
-    ({"points_per_side": None}, "points_per_side 和 point_grids.*两个都没有给"),
-    ({"point_grids": [np.zeros((1, 2))]}, "两个都给了"),
-    ({"points_per_side": 0}, "points_per_side.*正整数"),
-    ({"points_per_side": 3.5}, "points_per_side.*正整数"),
-    ({"points_per_batch": 0}, "points_per_batch"),
-    ({"points_per_batch": "many"}, "points_per_batch"),
-    ({"pred_iou_thresh": "0.8"}, "pred_iou_thresh"),
-    ({"stability_score_thresh": float("nan")}, "stability_score_thresh"),
-    ({"stability_score_offset": None}, "stability_score_offset"),
-    ({"box_nms_thresh": float("inf")}, "box_nms_thresh"),
-    ({"crop_nms_thresh": True}, "crop_nms_thresh"),
-    ({"crop_overlap_ratio": 1.0}, "crop_overlap_ratio"),
-    ({"crop_n_layers": -1}, "crop_n_layers"),
-    ({"crop_n_points_downscale_factor": 0}, "crop_n_points_downscale_factor"),
-    ({"crop_n_layers": 2, "crop_n_points_downscale_factor": 2}, "一个点也不剩"),
-    ({"min_mask_region_area": 1.5}, "min_mask_region_area"),
-    ({"min_mask_area": -3}, "min_mask_area"),
-    ({"memory_limit_mb": 0}, "memory_limit_mb"),
-    ({"output_mode": "png"}, 'output_mode.*"coco_rle"'),
-    (
-        {
-            "points_per_side": None,
-            "point_grids": [np.zeros((1, 2))],
-            "crop_n_layers": 1,
-        },
-        "point_grids.*收到 1 层.*2 层",
-    ),
-    ({"points_per_side": None, "point_grids": np.zeros((1, 2))}, "point_grids"),
-    ({"points_per_side": None, "point_grids": [np.zeros(2)]}, r"point_grids\[0\]"),
-    ({"points_per_side": None, "point_grids": [np.full((3, 2), 40.0)]}, "0–1 以外"),
-    ({"points_per_side": None, "point_grids": [np.full((3, 2), np.nan)]}, "0–1 以外"),
-]
-
-
-@pytest.mark.parametrize(("options", "words"), BAD, ids=lambda x: str(x)[:40])
-def test_bad_options_are_named_at_once(small_sam, options, words):
-    with pytest.raises(SamLiteError, match=words):
-        SamAutomaticMaskGenerator(small_sam, **OPEN | options)
 
 
 @pytest.mark.parametrize("image", [IMAGE[..., 0], IMAGE / 255, "a.jpg", IMAGE[:0]])
 def test_bad_pictures(small_sam, image):
     with pytest.raises(SamLiteError, match="image"):
         generate(small_sam, image)
-
-
-def test_without_scikit_image_small_regions_say_how_to_install(small_sam, monkeypatch):
-    monkeypatch.setitem(sys.modules, "skimage.measure", None)
-    with pytest.raises(SamLiteError, match="skimage.*pip install"):
-        SamAutomaticMaskGenerator(small_sam, min_mask_region_area=3)

@@ -14,7 +14,6 @@ from PIL import Image
 from sam_lite import SamLiteError, SamPredictor, cli, viz
 from sam_lite.cli import auto as cli_auto
 from sam_lite.cli import model as cli_model
-from sam_lite.masks import output as auto_mask_output
 from sam_lite.masks.rle import coco_decode_rle, rle_to_mask
 
 FEW = ("--points-per-side", "3", "--pred-iou-thresh", "0")
@@ -294,24 +293,6 @@ def test_nonsense_from_the_launcher_is_refused(folder, monkeypatch, capsys, word
             monkeypatch.setenv(name, word)
     assert run(folder, "--device", "cuda") == 1
     assert "说不通" in capsys.readouterr().err
-
-
-def test_labels_beyond_eight_bits(tmp_path):
-    labels = np.array([[0, 300], [65535, 1]])
-    auto_mask_output.save_labels(tmp_path / "a.png", labels)
-    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.png")), labels)
-    with pytest.raises(SamLiteError, match="65536 张"):
-        auto_mask_output.save_labels(tmp_path / "b.png", labels + 1)
-
-
-def test_the_overview_shows_every_label():
-    image = np.full((6, 9, 3), 100, np.uint8)
-    labels = np.zeros((6, 9), int)
-    labels[:, 3:6], labels[:, 6:] = 1, 2
-    picture = auto_mask_output.overview(image, labels)
-    assert (picture[3, 1] == 100).all()
-    assert (picture[3, 3] == 255).all() and (picture[3, 6] == 255).all()  # 交界
-    assert not (picture[3, 4] == picture[3, 7]).all()
 
 
 def test_an_unwritable_folder_is_known_before_the_model_is_read(

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sam_lite import SamLiteError
-from sam_lite.decoding.path import is_plain
+from sam_lite.decoding.prompt_decoder import is_plain
 from sam_lite.learn.lora import LowRank, add_lora, merge_lora, plain_state
 
 

@@ -17,7 +17,7 @@ from parity.small import SMALL, randomize
 from sam_lite import cli, onnx_export
 from sam_lite.cli import export_onnx as cli_onnx
 from sam_lite.errors import SamLiteError
-from sam_lite.masks.grid import calculate_stability_score
+from sam_lite.masks.measure import calculate_stability_score
 from sam_lite.model import Sam, sam_from_config
 from sam_lite.onnx import files as onnx_files
 from sam_lite.onnx.files import quantize

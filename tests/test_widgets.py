@@ -123,10 +123,10 @@ def test_only_the_latest_prompts_are_decoded(small_sam, monkeypatch):
     gate, decoded = threading.Event(), []
     real = widgets_session.decode
 
-    def slow(predictor, decoder, marks):
+    def slow(predictor, marks):
         decoded.append(marks.total)
         gate.wait(10)
-        return real(predictor, decoder, marks)
+        return real(predictor, marks)
 
     monkeypatch.setattr(widgets_session, "decode", slow)
     session = Session(noise(), small_sam)

@@ -20,10 +20,10 @@ from ..cli import model as cli_model
 from ..cli.parser import count
 from ..decoding.embedding_file import fingerprints
 from ..errors import SamLiteError
-from ..files.atomic import check_writable, reason, sweep
+from ..files.atomic import atomic_file, check_writable, reason, sweep
 from ..learn.interrupts import Interrupts
-from ..masks.output import coco, overview, save_labels, write_json
-from ..masks.records import masks_to_label_map
+from ..masks.label_map import masks_to_label_map, overview, save_labels
+from ..masks.records import coco
 
 DESCRIPTION = """\
 分割照片里的一切。INPUT 是一张照片，或一个文件夹（只看这一层，不进子文件夹）。
@@ -287,3 +287,9 @@ def merge(out: Path, photos: list[Path], info: dict[str, Any]) -> list[str]:
     total = len(whole["annotations"])
     print(f"{out / 'annotations.json'}：{len(parts)} 张照片，{total} 张掩码")
     return failed
+
+
+def write_json(file: Path, data: dict[str, Any]) -> None:
+    """要么完整写好，要么一点不动。"""
+    with atomic_file(file) as stream:
+        stream.write(json.dumps(data).encode("ascii"))

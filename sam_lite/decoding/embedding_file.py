@@ -7,7 +7,6 @@ SHA-256。读的时候逐项核对，有一处对不上就不用：别的模型�
 
 import hashlib
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,18 +18,11 @@ from ..inputs.checks import check_path, check_size
 from ..inputs.tensors import check_shape, check_tensor, check_values
 from ..model import Sam
 from ..preprocess import check_original_size
+from .base import EncodedImage
 
 FORMAT = "sam_lite image embedding"
 VERSION = "1"
 HASHED_AS = (torch.float32, torch.float16, torch.bfloat16)
-
-
-class EncodedImage(NamedTuple):
-    """编码好的一张图像：有它就能问提示。"""
-
-    features: torch.Tensor  # (1, C, h, w)
-    original_size: tuple[int, int]  # (高, 宽)
-    input_size: tuple[int, int]  # 缩放后、填充前的 (高, 宽)
 
 
 @torch.no_grad()

@@ -15,7 +15,6 @@
 """
 
 from collections.abc import Iterator
-from math import inf
 from typing import Any
 
 import torch
@@ -25,10 +24,10 @@ from torch import nn
 from .. import ops
 from ..mask_decoder import MaskDecoder
 from ..two_way import Attention, TwoWayAttentionBlock
+from .batches import prompts_in_cache
 
 # 是第几组 (b,)、掩码 logits (b, 3 或 1, 4h, 4w)、预测的 IoU (b, 3 或 1)
 Part = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-CACHE = 2**24  # 字节：一次解码的几组提示，图像一侧的张量合起来不超过它，免得挤出缓存
 
 
 class ImageDecoder:
@@ -163,33 +162,62 @@ class ImageDecoder:
         masks = torch.stack(rows, dim=2).reshape(B, len(mlps), 4, h, 4 * w)
         return masks.transpose(2, 3).reshape(B, len(mlps), 4 * h, 4 * w)
 
-    def decode(
-        self, sparse: torch.Tensor, multimask_output: bool, min_iou: float = -inf
-    ) -> Iterator[Part]:
-        """一小批一小批地解码；预测的 IoU 没有一张大于 min_iou 的，不做上采样。
-
-        形状：稀疏嵌入 ``(B, N, C)`` -> 每次一个 Part，b 是留下的组数。
-        """
+    def decode(self, sparse: torch.Tensor, multimask_output: bool) -> Iterator[Part]:
+        """一小批一小批地解码。形状：稀疏嵌入 ``(B, N, C)`` -> 每次一个 Part。"""
         chosen = slice(1, None) if multimask_output else slice(0, 1)
-        rows = torch.arange(len(sparse))
-        batch = max(1, len(sparse))
-        if self.keys.device.type == "cpu":
-            batch = prompts_in_cache(self.keys.shape[1], self.keys.shape[2])
-        for part, index in zip(sparse.split(batch), rows.split(batch)):
+        for rows, part in self._batches(sparse):
             tokens, keys = self.transform(part)
             iou = self.scores(tokens)[:, chosen]
-            keep = ~(iou <= min_iou).all(dim=1)
-            if not keep.all():
-                if not keep.any():  # OneFlow 乘空矩阵会中止进程，别往下走
-                    continue
-                tokens, keys, iou = tokens[keep], keys[keep], iou[keep]
-                index = index[keep.cpu()]
-            yield index, self.masks(tokens, keys, chosen), iou
+            yield rows, self.masks(tokens, keys, chosen), iou
+
+    def candidates(self, sparse: torch.Tensor, min_iou: float | None) -> Iterator[Part]:
+        """三张里只要预测的 IoU 大于 min_iou 的；None 是全要。
+
+        一组里一张也不够的，连上采样都不做。形状：每次给出 n 张，是第几组 ``(n,)``、掩码
+        logits ``(n, 4h, 4w)``、预测的 IoU ``(n,)``。
+        """
+        chosen = slice(1, None)
+        for rows, part in self._batches(sparse):
+            tokens, keys = self.transform(part)
+            iou = self.scores(tokens)[:, chosen]  # (b, 3)
+            good = above(iou, min_iou)
+            some = good.any(dim=1)
+            if not some.any():  # OneFlow 乘空矩阵会中止进程，别往下走
+                continue
+            if not some.all():
+                tokens, keys, iou, good = (x[some] for x in (tokens, keys, iou, good))
+                rows = rows[some.cpu()]
+            yield pick(rows, self.masks(tokens, keys, chosen), iou, good)
+
+    def _batches(
+        self, sparse: torch.Tensor
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """拆成几小批：是第几组 ``(b,)``、稀疏嵌入 ``(b, N, C)``。"""
+        size = max(1, len(sparse))
+        if self.keys.device.type == "cpu":
+            size = prompts_in_cache(self.keys.shape[1], self.keys.shape[2])
+        rows = torch.arange(len(sparse))
+        yield from zip(rows.split(size), sparse.split(size))
 
 
-def prompts_in_cache(cells: int, width: int) -> int:
-    """一次解码几组提示：图像一侧 cells 格、每格 width 个数，vit_b 是 4 组。"""
-    return max(1, CACHE // (4 * cells * width))
+def above(iou: torch.Tensor, min_iou: float | None) -> torch.Tensor:
+    """哪些预测的 IoU 大于 min_iou，None 是全部。形状：``(...) -> (...)``，布尔。"""
+    if min_iou is None:
+        return torch.ones_like(iou).bool()
+    return iou.float() > min_iou
+
+
+def pick(
+    rows: torch.Tensor, low_res: torch.Tensor, iou: torch.Tensor, good: torch.Tensor
+) -> Part:
+    """几组里挑出 good 的那些掩码，排成一列。
+
+    形状：``(b,)``、``(b, C, 4h, 4w)``、``(b, C)``、布尔 ``(b, C)`` -> ``(n,)``、
+    ``(n, 4h, 4w)``、``(n,)``。
+    """
+    kept = good.flatten().nonzero()[:, 0]
+    owner = rows.repeat_interleave(iou.shape[1])[kept.cpu()]
+    return owner, low_res.flatten(0, 1)[kept], iou.flatten()[kept]
 
 
 def split_heads(attn: Attention, x: torch.Tensor) -> torch.Tensor:

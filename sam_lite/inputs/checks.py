@@ -1,7 +1,7 @@
 """进门检查：图像和提示不对时，当场说清哪个参数、收到什么、应为什么、怎么改。
 
 这里是通用的检查和图像；numpy 的提示在 ``prompts.py``，predict_torch、Sam.forward 收的
-张量在 ``checks_tensors.py``。这里不导入 torch：没装它的环境里 OnnxSamPredictor 也要用。
+张量在 ``tensors.py``。这里不导入 torch：没装它的环境里 OnnxSamPredictor 也要用。
 """
 
 import sys

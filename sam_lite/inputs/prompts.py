@@ -3,14 +3,19 @@
 形状里的 B 是几组提示，N 是每组几个点，``(4h, 4w)`` 是低分辨率掩码的大小。
 """
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ..errors import SamLiteWarning, problem
-from ..inputs.checks import LARGEST_LOGIT, describe, is_tensor, numbers
+from .checks import LARGEST_LOGIT, describe, is_tensor, numbers
+
+if TYPE_CHECKING:
+    from ..preprocess import ResizeLongestSide
 
 BATCH_NAMES = (
     "point_coords_batch",
@@ -66,10 +71,11 @@ class Prompts(NamedTuple):
     masks: np.ndarray | None  # (B 或 1, 1, 4h, 4w)
     batched: bool  # 结果要不要 B 那一维；单独一组提示不要
 
-    def move(self, transform: Any, size: tuple[int, int]) -> list[np.ndarray | None]:
+    def move(
+        self, transform: ResizeLongestSide, size: tuple[int, int]
+    ) -> list[np.ndarray | None]:
         """坐标搬到缩放后的图上，类型换成模型收的 float32 和 int32，次序不变。
 
-        transform 是 ResizeLongestSide，或有同样的 apply_coords、apply_boxes 的东西；
         size 是原图的大小。
         """
         points, boxes = self.points, self.boxes

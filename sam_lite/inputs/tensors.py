@@ -13,7 +13,7 @@ import torch
 
 from .. import ops
 from ..errors import SamLiteWarning, problem
-from ..inputs.checks import LARGEST_LOGIT, check_size, describe
+from .checks import LARGEST_LOGIT, check_flag, check_size, describe
 
 RECORD_KEYS = {
     "image",
@@ -142,13 +142,20 @@ def check_labels(
         raise problem(name, sorted(set(kinds.flatten().tolist()))[:5], wanted, mend)
 
 
-def check_batched_input(batched_input: Any) -> None:
-    """Sam.forward 的输入：至少一个字典的列表，否则抛 SamLiteError。"""
+def check_batched_input(
+    batched_input: Any,
+    multimask_output: Any,
+    side: int,
+    mask_size: tuple[int, int],
+    device: torch.device,
+) -> None:
+    """Sam.forward 收到的全部：字典的列表，至少一条，都合规矩；否则抛 SamLiteError。"""
+    check_flag("multimask_output", multimask_output)
     if not isinstance(batched_input, (list, tuple)) or not len(batched_input):
-        mend = "只有一张图也要放进列表：[{…}]。"
-        raise problem(
-            "batched_input", describe(batched_input), "字典的列表，每图一个", mend
-        )
+        got, mend = describe(batched_input), "只有一张图也要放进列表：[{…}]。"
+        raise problem("batched_input", got, "字典的列表，每图一个", mend)
+    for i, record in enumerate(batched_input):
+        check_record(f"batched_input[{i}]", record, side, mask_size, device)
 
 
 def check_record(

@@ -1,21 +1,14 @@
-"""自动掩码的结果：计算途中的一批掩码，和给出去的记录、标号图。"""
+"""自动掩码的记录：计算途中的一批掩码，和给出去的字典、COCO 的 JSON。"""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..errors import problem
-from ..masks.grid import batched_mask_to_box
-from ..masks.regions import remove_small_regions
-from ..masks.rle import (
-    area_from_rle,
-    coco_decode_rle,
-    coco_encode_rle,
-    mask_to_rle_pytorch,
-    rle_to_mask,
-)
+from .measure import batched_mask_to_box
+from .regions import remove_small_regions
+from .rle import area_from_rle, coco_encode_rle, mask_to_rle_pytorch, rle_to_mask
 
 Record = dict[str, Any]
 
@@ -97,41 +90,17 @@ def corners_to_size(box: list[int]) -> list[int]:
     return [x0, y0, x1 - x0, y1 - y0]
 
 
-def masks_to_label_map(
-    records: Iterable[Record], shape: tuple[int, int] | None = None
-) -> np.ndarray:
-    """把互相重叠的掩码变成一张标号图：每个像素属于一张掩码，0 是哪张都不属于。
-
-    大的先画、小的后画，小东西不会被大的盖住。第 i 个记录的标号是 i + 1。
-
-    参数：
-        records: generate 的返回，三种 output_mode 都行。
-        shape: (高, 宽)；没有记录时要给出。
-
-    返回：int32，``(H, W)``。
-
-    错误：没有记录又没有 shape 时抛 SamLiteError。
-    """
-    records = list(records)
-    if shape is None:
-        if not records:
-            raise problem("shape", "None", "(高, 宽)：没有掩码，看不出图有多大")
-        shape = to_mask(records[0]["segmentation"]).shape
-    labels = np.zeros(shape, dtype=np.int32)
-    # 一次只还原一张：几百张大图的掩码放不进内存
-    areas = [int(to_mask(record["segmentation"]).sum()) for record in records]
-    for i in sorted(range(len(records)), key=lambda i: -areas[i]):
-        mask = to_mask(records[i]["segmentation"])
-        if mask.shape != labels.shape:
-            raise problem("shape", labels.shape, f"掩码的大小 {mask.shape}")
-        labels[mask] = i + 1
-    return labels
-
-
-def to_mask(segmentation: Any) -> np.ndarray:
-    """记录里的 segmentation，三种写法都变成布尔 ``(H, W)``。"""
-    if isinstance(segmentation, np.ndarray):
-        return segmentation.astype(bool, copy=False)
-    if isinstance(segmentation["counts"], str):
-        segmentation = coco_decode_rle(segmentation)
-    return rle_to_mask(segmentation)
+def coco(
+    name: str, size: tuple[int, int], records: list[Record], info: dict[str, Any]
+) -> dict[str, Any]:
+    """一张照片的 COCO：images 一项，每张掩码一条 annotations，第 i 条对应标号 i。"""
+    height, width = size
+    return {
+        "info": info,
+        "images": [{"id": 1, "file_name": name, "width": width, "height": height}],
+        "categories": [{"id": 1, "name": "object"}],
+        "annotations": [
+            {"id": i, "image_id": 1, "category_id": 1, "iscrowd": 0} | record
+            for i, record in enumerate(records, start=1)
+        ],
+    }

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from ..masks.grid import calculate_stability_score
+from ..masks.measure import calculate_stability_score
 from ..model import Sam
 
 SHAPE: Any = torch.Tensor.shape

@@ -1,4 +1,4 @@
-"""打开导出的 ONNX 文件，核对元数据；和 ``onnx_predictor.py`` 一样不要 PyTorch。"""
+"""打开导出的 ONNX 文件，核对元数据；和 ``predictor.py`` 一样不要 PyTorch。"""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from ..decoding.path import PromptDecoder
 from ..errors import SamLiteError, problem
 from ..inputs.checks import check_image
 from ..inputs.prompts import check_boxes, check_points, check_prompts
@@ -113,7 +112,6 @@ class Session:
             if not keep_marks:
                 self.history = History(self.size)
             self.predictor: SamPredictor | None = None  # 编码完才有
-            self.decoder = PromptDecoder()
             self.answer: Answer | None = None
             self.error: Exception | None = None
             self.progress = 0.0
@@ -159,13 +157,12 @@ class Session:
                     self.turn.notify_all()
                     return
                 source, marks = (self.photo, self.sam), self.history.now
-                predictor, decoder = self.predictor, self.decoder
+                predictor = self.predictor
             try:
                 if predictor is None:
                     self.encode(*source)
                 else:
-                    answer = decode(predictor, decoder, marks)
-                    self.keep(source, answer=answer)
+                    self.keep(source, answer=decode(predictor, marks))
                 self.changed()
             except Exception as error:  # 后台线程里没有人接，记下来交给 wait 和界面
                 self.keep(source, error=error)
@@ -208,7 +205,7 @@ class Session:
 
 
 @torch.no_grad()
-def decode(predictor: SamPredictor, decoder: PromptDecoder, marks: Marks) -> Answer:
+def decode(predictor: SamPredictor, marks: Marks) -> Answer:
     """问一次：一个点给三张；有框或几个点时，单张那一路在前，再加三张。"""
     sam, size = predictor.model, predictor.original_size
     given = (marks.points or None, marks.labels or None, marks.box, None)
@@ -220,7 +217,8 @@ def decode(predictor: SamPredictor, decoder: PromptDecoder, marks: Marks) -> Ans
     single_point = marks.total == 1 and marks.box is None
     low_res, scores = [], []
     for three in (True,) if single_point else (False, True):
-        for _, part, iou in decoder(sam, predictor.features, tensors, three):
+        ask = predictor.decoder(sam, predictor.features, tensors, three)
+        for _, part, iou in ask:
             low_res.append(part[0].float())  # (1 或 3, 4h, 4w)
             scores.append(iou[0].float())
     return Answer(marks, torch.cat(low_res), torch.cat(scores).cpu().numpy())

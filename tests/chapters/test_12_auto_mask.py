@@ -7,11 +7,8 @@ import torch
 import sam_lite
 from chapters.common import assert_verdicts, course
 from sam_lite.auto_mask import SamAutomaticMaskGenerator
-from sam_lite.masks.grid import (
-    batched_mask_to_box,
-    build_point_grid,
-    calculate_stability_score,
-)
+from sam_lite.masks.crops import build_point_grid
+from sam_lite.masks.measure import batched_mask_to_box, calculate_stability_score
 from sam_lite.masks.nms import nms
 from sam_lite.masks.rle import mask_to_rle_pytorch
 from sam_lite.model import Sam

@@ -1,4 +1,4 @@
-"""快路与 MaskDecoder 相同；权重、部件、图像一变，快路就跟着变或让开。"""
+"""走哪条路；结构、内容、图像一变，快路就让开或重算，结果总与易读的路相同。"""
 
 import copy
 
@@ -7,87 +7,16 @@ import pytest
 import torch
 from torch import nn
 
+from decoding.common import embedding, slow
 from sam_lite import SamPredictor
-from sam_lite.decoding import fast as mask_decoder_fast
-from sam_lite.decoding import path as prompt_decoder
-from sam_lite.decoding.fast import ImageDecoder, prompts_in_cache
-from sam_lite.decoding.path import is_plain
+from sam_lite.decoding import batches, prompt_decoder
+from sam_lite.decoding.fast import ImageDecoder
+from sam_lite.decoding.prompt_decoder import is_plain
 
 CLICK = {"point_coords": np.array([[20.0, 30.0]]), "point_labels": np.array([1])}
 
 
-def prompts(sam, groups: int, points: int) -> torch.Tensor:
-    """稀疏嵌入，(groups, points+1, C)。"""
-    coords = torch.rand(groups, points, 2) * sam.image_encoder.img_size
-    labels = torch.randint(0, 2, (groups, points))
-    return sam.prompt_encoder((coords, labels), None, None)[0]
-
-
-def embedding(sam, seed: int = 0) -> torch.Tensor:
-    torch.manual_seed(seed)
-    size = sam.prompt_encoder.image_embedding_size
-    return torch.randn(1, sam.mask_decoder.transformer_dim, *size)
-
-
-def slow(sam, image, sparse, multimask):
-    h, w = image.shape[-2:]
-    dense = sam.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
-    return sam.mask_decoder(
-        image_embeddings=image,
-        image_pe=sam.prompt_encoder.get_dense_pe(),
-        sparse_prompt_embeddings=sparse,
-        dense_prompt_embeddings=dense.expand(len(sparse), -1, h, w),
-        multimask_output=multimask,
-    )
-
-
-@pytest.fixture
-def fast(small_sam) -> ImageDecoder:
-    encoder = small_sam.prompt_encoder
-    dense = encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
-    image = embedding(small_sam)
-    return ImageDecoder(small_sam.mask_decoder, image, encoder.get_dense_pe(), dense)
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("multimask", [True, False])
-@pytest.mark.parametrize("points", [0, 1, 12])
-@pytest.mark.parametrize("groups", [1, 2, 7])
-def test_equals_the_readable_decoder(
-    small_sam, fast, groups, points, multimask, monkeypatch
-):
-    monkeypatch.setattr(mask_decoder_fast, "CACHE", 4 * 4 * 64 * 32)  # 4 组一批
-    assert prompts_in_cache(64, 32) == 4
-    sparse = prompts(small_sam, groups, points)
-    right = slow(small_sam, embedding(small_sam), sparse, multimask)
-    rows, masks, iou = zip(*fast.decode(sparse, multimask), strict=True)
-    assert torch.cat(rows).tolist() == list(range(groups))
-    torch.testing.assert_close(torch.cat(masks), right[0], atol=2e-5, rtol=1e-4)
-    torch.testing.assert_close(torch.cat(iou), right[1], atol=1e-5, rtol=1e-4)
-
-
-@torch.no_grad()
-def test_no_prompts_give_empty_results(fast, small_sam):
-    ((rows, masks, iou),) = fast.decode(prompts(small_sam, 0, 1), True)
-    assert (len(rows), masks.shape, iou.shape) == (0, (0, 3, 32, 32), (0, 3))
-
-
-@torch.no_grad()
-def test_prompts_below_the_score_are_dropped(fast, small_sam):
-    """一张也不够的整组不要；只要有一张够，三张都在。"""
-    sparse = prompts(small_sam, 9, 1)
-    _, masks, iou = zip(*fast.decode(sparse, True), strict=True)
-    masks, iou = torch.cat(masks), torch.cat(iou)
-    least = float(iou.max(dim=1).values.median())
-    rows, kept, scores = zip(*fast.decode(sparse, True, least), strict=True)
-    right = (iou > least).any(dim=1).nonzero()[:, 0]
-    assert 0 < len(right) < 9
-    assert torch.cat(rows).tolist() == right.tolist()
-    torch.testing.assert_close(torch.cat(kept), masks[right], atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(torch.cat(scores), iou[right])
-
-
-def test_half_precision(small_sam, fast):
+def test_half_precision(small_sam):
     sam = copy.deepcopy(small_sam).bfloat16()
     predictor = SamPredictor(sam)
     predictor.set_image(np.full((40, 64, 3), 90, np.uint8))
@@ -96,6 +25,39 @@ def test_half_precision(small_sam, fast):
     predictor.set_image(np.full((40, 64, 3), 90, np.uint8))
     right = predictor.predict(**CLICK, return_logits=True)[0]
     assert np.abs(logits - right).max() < 0.1 * np.abs(right).max()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("plain", [True, False], ids=["快路", "易读的路"])
+def test_candidates_are_those_above_the_score(small_sam, monkeypatch, plain):
+    """只给大于阈值的，一张一条；一组里一张也不够的，不做上采样。"""
+    monkeypatch.setattr(batches, "CACHE", 4 * 4 * 64 * 32)  # 4 组一批
+    coords, labels = torch.rand(9, 1, 2) * 64, torch.ones(9, 1)
+    given = (small_sam, embedding(small_sam), (coords, labels, None, None))
+    if not plain:
+        small_sam.mask_decoder.register_forward_hook(lambda *_: None)
+    upscaled = []
+    real = ImageDecoder.masks
+
+    def masks(self, tokens, *rest):
+        upscaled.append(len(tokens))
+        return real(self, tokens, *rest)
+
+    monkeypatch.setattr(ImageDecoder, "masks", masks)
+    decoder = prompt_decoder.PromptDecoder()
+    _, low_res, iou = map(torch.cat, zip(*decoder(*given, True), strict=True))
+    least = float(iou.max(dim=1).values.median())
+    upscaled.clear()
+    found = zip(*decoder.candidates(*given, least), strict=True)
+    rows, kept, scores = map(torch.cat, found)
+    good = iou > least
+    assert 0 < len(scores) == good.sum() < 27
+    assert rows.tolist() == good.nonzero()[:, 0].tolist()
+    torch.testing.assert_close(kept, low_res[good], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(scores, iou[good])
+    assert sum(upscaled) == (good.any(dim=1).sum() if plain else 0)
+    every = zip(*decoder.candidates(*given, None), strict=True)
+    assert torch.cat(list(every)[2]).equal(iou.flatten())
 
 
 # ---- 什么时候用、什么时候重算 ------------------------------------------------
@@ -110,7 +72,7 @@ def predictor(small_sam) -> SamPredictor:
 
 
 def made(predictor) -> ImageDecoder | None:
-    return predictor._decoder.fast
+    return predictor.decoder.fast
 
 
 def test_the_picture_is_prepared_once(predictor):
@@ -230,7 +192,28 @@ def wrap_linear(sam) -> None:
     attention.q_proj = Low(attention.q_proj)
 
 
+def load_other_weights(sam) -> None:
+    state = {name: 1.2 * value for name, value in sam.mask_decoder.state_dict().items()}
+    sam.mask_decoder.load_state_dict(state)
+
+
+def train_a_step(sam) -> None:
+    """训练里的一步，模型留在训练状态。"""
+    parameters = list(sam.train().mask_decoder.parameters())
+    optimizer = torch.optim.AdamW(parameters, lr=0.05)
+    sum((p**2).sum() for p in parameters).backward()
+    optimizer.step()
+
+
+def put_new_parameter(sam) -> None:
+    projection = sam.mask_decoder.transformer.layers[0].cross_attn_image_to_token.q_proj
+    projection.weight = nn.Parameter(2 * projection.weight.detach())
+
+
 CHANGES = [
+    load_other_weights,
+    train_a_step,
+    put_new_parameter,
     change_attention,
     change_silently,
     change_no_mask,
@@ -276,6 +259,21 @@ def test_a_changed_embedding_is_noticed(predictor):
     np.testing.assert_allclose(back, before, atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_another_precision_on_the_same_picture(predictor, dtype):
+    """`.half()` 之类换了精度：和新建的预测器一个结果。"""
+    predictor.predict(**CLICK)
+    features = predictor.features.to(dtype)
+    predictor.model.to(dtype)
+    predictor.features = features
+    found = predictor.predict(**CLICK)[2]
+    assert made(predictor).keys.dtype == dtype
+    fresh = SamPredictor(predictor.model)
+    fresh.set_image(np.zeros((40, 64, 3), np.uint8))
+    fresh.features = features
+    np.testing.assert_array_equal(found, fresh.predict(**CLICK)[2])
+
+
 def test_mixed_precision_does_not_leave_its_types_behind(predictor):
     before = predictor.predict(**CLICK)[2]
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -302,7 +300,7 @@ def test_forgetting_the_picture_forgets_its_decoder(predictor):
 
 def test_a_mask_prompt_takes_the_readable_path(predictor):
     low_res = predictor.predict(**CLICK)[2][:1]
-    predictor._decoder.fast = None
+    predictor.decoder.fast = None
     predictor.predict(**CLICK, mask_input=low_res)
     assert made(predictor) is None
 

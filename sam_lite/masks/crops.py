@@ -1,4 +1,4 @@
-"""自动掩码用的几何：点的网格、裁图的框、掩码外面的框、稳定性分数。
+"""到哪里去问：网格的点，裁图的框，裁图与原图之间搬来搬去。
 
 对应官方 ``utils/amg.py`` 里同名的函数。框都是 (x0, y0, x1, y1)，像素。
 """
@@ -9,8 +9,6 @@ from itertools import product
 import numpy as np
 import torch
 import torch.nn.functional as F
-
-from .. import ops
 
 
 def build_point_grid(n_per_side: int) -> np.ndarray:
@@ -28,18 +26,6 @@ def build_all_layer_point_grids(
         build_point_grid(int(n_per_side / scale_per_layer**i))
         for i in range(n_layers + 1)
     ]
-
-
-def point_prompts(
-    points: np.ndarray, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor, None, None]:
-    """一点一组，都是正点，没有框和掩码：predict_torch 的前四个参数。
-
-    形状：points ``(N, 2)`` -> 坐标 ``(N, 1, 2)``、标签 ``(N, 1)``。
-    """
-    coords = torch.from_numpy(points).float().to(device)[:, None]  # MPS 没有 float64
-    labels = torch.ones(coords.shape[:2], dtype=torch.int, device=device)
-    return coords, labels, None, None
 
 
 def generate_crop_boxes(
@@ -99,34 +85,3 @@ def uncrop_masks(
     if (x0, y0, x1, y1) == (0, 0, orig_w, orig_h):
         return masks
     return F.pad(masks, (x0, orig_w - x1, y0, orig_h - y1), value=0)
-
-
-def batched_mask_to_box(masks: torch.Tensor) -> torch.Tensor:
-    """贴着掩码的框；空掩码是 ``[0, 0, 0, 0]``。
-
-    形状：布尔 ``(..., H, W) -> (..., 4)``，整数；右、下是最后一个像素的坐标。
-    """
-    edges = []
-    for axis in (-1, -2):  # 先看每一行有没有，再看每一列
-        filled = masks.any(dim=axis)
-        n = filled.shape[-1]
-        ones = filled.to(torch.uint8)
-        first = ones.argmax(dim=-1)  # 有好几个最大值时取第一个
-        last = n - 1 - ones.flip(-1).argmax(dim=-1)
-        edges.append((first, last))
-    (top, bottom), (left, right) = edges
-    boxes = torch.stack([left, top, right, bottom], dim=-1)
-    return boxes * masks.flatten(-2).any(dim=-1, keepdim=True)
-
-
-def calculate_stability_score(
-    masks: torch.Tensor, mask_threshold: float, threshold_offset: float
-) -> torch.Tensor:
-    """阈值抬高、放低 ``threshold_offset``，前后两张掩码的交并比。
-
-    高的那张总在低的那张里面，所以交是高的面积，并是低的面积。两张都空时官方得 NaN，
-    这里是 0。形状：logits ``(..., H, W) -> (...)``。
-    """
-    high = ops.count_true(masks > mask_threshold + threshold_offset)
-    low = ops.count_true(masks > mask_threshold - threshold_offset)
-    return high / low.clamp(min=1)

@@ -18,10 +18,9 @@ from sam_lite.errors import NoImageError, SamLiteError, SamLiteWarning
 from sam_lite.model import Sam, sam_from_config
 from sam_lite.onnx import predictor as onnx_predictor
 from sam_lite.onnx.files import quantize
-from sam_lite.onnx.predictor import NumpyResizeLongestSide, OnnxSamPredictor
+from sam_lite.onnx.predictor import OnnxSamPredictor
 from sam_lite.onnx_export import export_decoder, export_encoder
 from sam_lite.predictor import SamPredictor
-from sam_lite.preprocess import ResizeLongestSide
 
 POINTS, LABELS = np.array([[10.0, 20.0], [70.0, 33.0]]), np.array([1, 0])
 BOX = np.array([5.0, 8.0, 60.0, 41.0])
@@ -175,20 +174,6 @@ def test_quantized_files_are_welcome(files: tuple, pair: tuple, tmp_path: Path) 
         predictor.set_image(picture())
         masks = predictor.predict(box=BOX)[0]
         assert (masks == pair[1].predict(box=BOX)[0]).mean() > 0.8
-
-
-@pytest.mark.parametrize(
-    "size", [(50, 80), (1, 999), (683, 1024), (1365, 2048), (7, 7)]
-)
-@pytest.mark.parametrize("side", [64, 1024])
-def test_resizing_is_the_same_byte_for_byte(size: tuple, side: int) -> None:
-    ours, torchs = NumpyResizeLongestSide(side), ResizeLongestSide(side)
-    image = np.random.default_rng(1).integers(0, 256, (*size, 3), dtype=np.uint8)
-    np.testing.assert_array_equal(ours.apply_image(image), torchs.apply_image(image))
-    points, box = np.array([[3, 4], [5.5, 6]]), np.array([1, 2, 3, 4.5])
-    for name, value in (("apply_coords", points), ("apply_boxes", box)):
-        found = getattr(ours, name)(value, size)
-        np.testing.assert_array_equal(found, getattr(torchs, name)(value, size))
 
 
 # ---- 同样的错误 ----------------------------------------------------------------
