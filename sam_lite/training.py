@@ -371,7 +371,8 @@ def train(
         first = step * config.batch
         images, targets = collate([examples[first + i] for i in range(config.batch)])
         loss, record = sam_loss(sam, images, targets, config, step)
-        optimizer.zero_grad()
+        for p in sam.parameters():  # 这一步没有用到的，梯度是 0，不是没有
+            p.grad = torch.zeros_like(p)
         loss.backward()
         nn.utils.clip_grad_norm_(sam.parameters(), 1.0)
         optimizer.step()

@@ -90,6 +90,7 @@ class Loop:
 
     def train_step(self) -> Record:
         """走一步，返回记录。梯度是无穷大或 NaN 时不更新参数，抛 SamLiteError。"""
+        set_learning(self.sam, True)
         rate = learning_rate(self.config, self.step, self.done)
         for each in self.optimizers:
             for group in each.param_groups:
@@ -134,19 +135,18 @@ class Loop:
         成只警告，下次再存；最后存不成抛 SamLiteError。Ctrl-C 也会存。
         """
         saved = time.monotonic()
-        asked = self.tick(0.0, stop)
         try:
             with patient_workers(), compiled(self.sam, self.config.compile):
-                set_learning(self.sam, True)
                 start = time.monotonic()
-                while self.done < 1 and not asked:
+                while self.done < 1 and not self.asked(stop):
                     if exam and exam.due(self.elapsed):
                         self.take(exam)
                         start = time.monotonic()  # 考试不算训练的时间
                     record = self.train_step()
                     now = time.monotonic()
-                    asked = self.tick(now - start, stop)
-                    start = now
+                    seconds, start = now - start, now
+                    # 用第一个进程的表，各进程才停在同一步
+                    self.elapsed = self.team.gather([self.elapsed + seconds])[0]
                     if self.step % LOG_EVERY == 0:
                         self.log(record)
                     if on_step and on_step(record):
@@ -160,17 +160,14 @@ class Loop:
             set_learning(self.sam, False)
             self.finish()
 
-    def tick(self, seconds: float, stop: Callable[[], bool]) -> bool:
-        """记下又过了几秒，用第一个进程的表；一个进程叫停，就都停在这里。"""
-        found = self.team.gather([(self.elapsed + seconds, bool(stop()))])
-        self.elapsed = found[0][0]
-        return any(asked for _, asked in found)
+    def asked(self, stop: Callable[[], bool]) -> bool:
+        """有没有哪个进程叫停；有就都停在这里。"""
+        return any(self.team.gather([bool(stop())]))
 
     def take(self, exam: Exam) -> None:
         """考一次，分数记进曲线。"""
         set_learning(self.sam, False)
         self.log(exam.score(self.result))
-        set_learning(self.sam, True)
 
     # ---- 存 ------------------------------------------------------------------
 
