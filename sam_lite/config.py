@@ -62,24 +62,26 @@ class TrainConfig:
     在 CPU 上逐位可重复，中断再续也与一口气跑完相同。
     """
 
-    steps: int = 20000
-    minutes: float = 0.0
+    steps: int = 20000  # 训练多少步
+    minutes: float = 0.0  # 改按时间训练：一共多少分钟；0 是按步
     batch: int = 8  # 每步几张图，所有进程合计
     prompts: int = 8  # 每张图几组提示
     rounds: int = 3  # 一半的步只走第一轮；其余再纠正，总轮数在 2 到 rounds 里随机
-    lr: float = 1e-3
-    weight_decay: float = 0.05
+    lr: float = 1e-3  # 最高学习率
+    weight_decay: float = 0.05  # 每步权重缩小 lr 的几成；偏置不缩
     warmup: int = 200  # 学习率预热的步数：从接近零线性升上来
     schedule: str = "cosine"  # 预热之后："cosine" 按余弦降到零；"flat" 一直不变
     decay: float = 0.0  # flat 的末尾，用这么多分钟（按步训练时是步）线性降到零
-    optimizer: str = "adamw"  # 或 "muon"：隐藏层的矩阵用 Muon，其余仍是 AdamW
+    optimizer: str = "adamw"  # "muon" 是隐藏层的矩阵用 Muon，其余仍是 AdamW
     balanced_steps: int = 500  # 前这么多步里，均衡的 BCE 渐渐让位给 focal
     min_area: int = 100  # 物体至少占多少像素才拿来训练
     area_power: float = 0.25  # 挑中物体的机会与面积的几次方成正比；0 是一视同仁
     min_zoom: float = 0.55  # 随机裁剪最多裁到边长的几成；越小，物体放得越大
     box_share: float = 0.5  # 第一轮里框占几成，其余是一个正点
+    ema: float = 0.998  # 权重的指数滑动平均，每步留旧的几成；存它、用它；0 是不用
     bfloat16: bool = False  # 用 bfloat16 自动混合精度；GPU 和带 AMX 的 CPU 上更快
-    seed: int = 0
+    compile: bool = False  # 用 torch.compile 编译；开头多等一两分钟，之后快约四成
+    seed: int = 0  # 随机种子
 
 
 @dataclass(frozen=True)
@@ -91,16 +93,16 @@ class FitConfig:
     ``"all"`` 全都学。``minutes`` 大于 0 时按时间安排学习率，到时就停，不看 ``epochs``。
     """
 
-    parts: str = "decoder"
+    parts: str = "decoder"  # 学哪一部分；decoder 最快，编码器只算一次
     epochs: int = 10  # 训练的照片过几遍；每过一遍评一次分
-    minutes: float = 0.0
-    lr: float = 0.0  # 最高学习率；0 是按 parts 取，见 fit_parts.LEARNING_RATES
+    minutes: float = 0.0  # 改按时间：多少分钟；0 是按遍数
+    lr: float = 0.0  # 最高学习率；0 是按 parts 取：1e-4 到 1e-3
     batch: int = 2  # 每步几张照片，所有进程合计
     prompts: int = 8  # 每张照片几个物体，各一组提示
-    rounds: int = 3  # 同 TrainConfig
+    rounds: int = 3  # 一半的步只走第一轮；其余再纠正，总轮数在 2 到 rounds 里随机
     lora_rank: int = 8  # 低秩适配器的秩，parts="lora" 时用
     validation: float = 0.25  # 没有另给验证的照片时，分出几成
     patience: int = 4  # 连着几遍没有进步就停
     cache_mb: int = 2048  # 编码的结果最多占多少内存，MB；存不下的每次重算
-    bfloat16: bool = False  # 同 TrainConfig
-    seed: int = 0
+    bfloat16: bool = False  # 用 bfloat16 自动混合精度；GPU 和带 AMX 的 CPU 上更快
+    seed: int = 0  # 随机种子

@@ -5,35 +5,31 @@ algorithm”：每个物体先给一个正点或一个带噪声的框，再在�
 掩码 logits 也作为输入；损失是 20·focal + dice，加上 IoU 头的回归；第一轮有歧义，三张
 掩码里主要让损失最小的一张学习。
 
+从上往下读：损失，模拟的点击，一步的损失，``train`` 的循环；最后的 ``fit`` 在自己的照
+片上微调。能存盘、续跑的循环在 ``learn.loop``，场景怎样变成题目在 ``learn.data``。
+
 与论文不同的几处：默认最多三轮，论文是 11 轮，其中两轮不补点；框的噪声多数更小；三张掩码
 的平均损失也占百分之五；只有一个框时，第 0 张掩码也跟着学；开头用均衡的 BCE 代替 focal。
 """
 
+import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .attention import set_fused
 from .config import FitConfig, TrainConfig
-from .learn.data import (
-    Batch,
-    Targets,
-    corrective_batch,
-    draw_rounds,
-    step_generator,
-)
-from .learn.datasets import split_dataset
-from .learn.fit_loop import FineTuning, FitResult
-from .learn.fit_parts import Best, check_fit, learning, mean_score, progress_bar
-from .learn.fit_samples import Samples
-from .learn.interrupts import Interrupts
-from .learn.team import join_team
+from .masks.measure import batched_mask_to_box
 from .model import Sam
 from .two_way import Attention
+
+if TYPE_CHECKING:
+    from .learn.fine_tune import FitResult
 
 # ---------------------------------------------------------------- 损失
 
@@ -72,19 +68,6 @@ def true_iou(
     return overlap / (pred | truth).sum((2, 3)).clamp(min=1).float()
 
 
-def first_prompts(sam: Sam, targets: Targets) -> tuple[torch.Tensor, torch.Tensor]:
-    """第一轮的提示嵌入：一部分是框，其余是一个正点。
-
-    正点后面补一个填充点，于是两种提示都是两个词元，能放进同一批。返回稀疏
-    ``(B, 2, C)``、稠密 ``(B, C, h, w)``。
-    """
-    encoder = sam.prompt_encoder
-    positive = torch.ones_like(targets.points[..., 0])  # (B, 1)
-    sparse, dense = encoder(points=None, boxes=targets.boxes, masks=None)
-    click, _ = encoder(points=(targets.points, positive), boxes=None, masks=None)
-    return torch.where(targets.use_box[:, None, None], sparse, click), dense
-
-
 def round_loss(
     losses: torch.Tensor,
     iou: torch.Tensor,
@@ -104,39 +87,163 @@ def round_loss(
     return loss
 
 
-def sam_loss(
-    sam: Sam,
-    batch: Batch,
-    targets: Targets,
-    config: TrainConfig,
-    step: int,
-    slots: Iterable[int],
-) -> tuple[torch.Tensor, dict[str, float]]:
-    """一步里次序是 slots 的几张图的损失：图像编码一次，提示若干轮。另返回记录。
+# ---------------------------------------------------------------- 模拟的点击
 
-    轮数各进程相同，否则先走完的要干等；在哪里补点由每张图自己的随机数决定。
+
+class Targets(NamedTuple):
+    """B 组提示要分割的物体，和模拟的人给的提示。
+
+    ``masks`` ``(B, 1, h, w)``：每个低分辨率像素被物体盖住的比例，0 到 1；``points``
+    ``(B, 1, 2)`` 与 ``boxes`` ``(B, 4)`` 是像素坐标；``use_box``、``valid`` ``(B,)``；
+    ``inside`` ``(B, 1, h, w)`` 为真的格子不是填充；``luck`` ``(B, 轮数, 3)`` 是以后抽
+    纠正的点用的，0 到 1 的随机数。
     """
-    seed, first, device = config.seed, step * config.batch, sam.device
-    rounds = draw_rounds(config.rounds, step_generator(seed, step, device, stream=1))
-    own = [step_generator(seed, first + slot, device, stream=1) for slot in slots]
+
+    masks: torch.Tensor
+    points: torch.Tensor
+    boxes: torch.Tensor
+    use_box: torch.Tensor
+    valid: torch.Tensor
+    inside: torch.Tensor
+    luck: torch.Tensor
+
+
+Example = tuple[torch.Tensor, Targets]  # 图 (I, 3, S, S)，0–255，和它们的题目
+
+
+def numbered_generator(seed: int, number: int, stream: int = 0) -> torch.Generator:
+    """第 number 号的随机数：只由种子和号数决定，断了再续、几个进程分着算都一样。"""
+    return torch.Generator().manual_seed((seed * 1_000_003 + number) * 2 + stream)
+
+
+def draw_rounds(most: int, g: torch.Generator) -> int:
+    """这一步问几轮：一半的机会只有第一轮；另一半再纠正 1 到 most-1 轮，机会均等。"""
+    draw = 2 * torch.rand((), generator=g).item() - 1  # -1 到 1
+    return 1 + max(0, math.ceil(draw * (most - 1)))
+
+
+def make_targets(
+    masks: torch.Tensor,
+    size: tuple[float, float],
+    grid: int,
+    config: TrainConfig,
+    g: torch.Generator,
+) -> Targets:
+    """一张图里 P 个物体的题目：各抽一个正点、一个带噪声的框。
+
+    形状：masks ``(P, S, S)`` 布尔；size 是不算填充的 (高, 宽)；grid 是掩码的格数。
+    """
+    P, S, _ = masks.shape
+    sizes = torch.tensor([size], dtype=torch.float32).expand(P, 2)
+    boxes = batched_mask_to_box(masks).float()
+    return Targets(
+        masks=F.avg_pool2d(masks[:, None].float(), S // grid),
+        points=random_points(masks, g)[:, None],
+        boxes=jitter_boxes(boxes, sizes, g),
+        use_box=torch.rand(P, generator=g) < config.box_share,
+        valid=masks.flatten(1).any(1).float(),
+        inside=inside_mask(sizes * grid / S, grid)[:, None],
+        luck=torch.rand(P, config.rounds, 3, generator=g),
+    )
+
+
+def random_points(masks: torch.Tensor, g: torch.Generator) -> torch.Tensor:
+    """每张掩码里均匀地抽一个像素，空的就随便抽。形状：``(P, H, W) -> (P, 2)``，xy。"""
+    flat = masks.flatten(1)
+    odds = flat | ~flat.any(1, keepdim=True)
+    spot = torch.multinomial(odds.float(), 1, generator=g)[:, 0]
+    W = masks.shape[-1]
+    return torch.stack([spot % W, spot // W], dim=1).float()
+
+
+def jitter_boxes(
+    boxes: torch.Tensor, sizes: torch.Tensor, g: torch.Generator
+) -> torch.Tensor:
+    """给框加噪声：标准差最多是边长的一成，多数框只轻轻动；不出照片。
+
+    形状：boxes ``(P, 4)``，sizes ``(P, 2)`` 是照片的 (高, 宽) -> ``(P, 4)``。
+    """
+    sides = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
+    noise = torch.randn(boxes.shape, generator=g)
+    amount = torch.rand(len(boxes), 1, generator=g) ** 2 * 0.1
+    last = sizes.flip(1).repeat(1, 2) - 1  # (P, 4)：x、y、x、y 的最大值
+    return torch.minimum((boxes + noise * sides * amount).clamp(min=0), last)
+
+
+def inside_mask(sizes: torch.Tensor, side: int) -> torch.Tensor:
+    """哪些格子不是填充。形状：``(P, 2) -> (P, side, side)``，布尔。"""
+    ruler = torch.arange(side)
+    rows = ruler < sizes[:, :1]  # (P, side)
+    columns = ruler < sizes[:, 1:]
+    return rows[:, :, None] & columns[:, None, :]
+
+
+def corrective_points(
+    logits: torch.Tensor,
+    truth: torch.Tensor,
+    inside: torch.Tensor,
+    cell: int,
+    luck: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """在预测出错的地方取一点：漏掉的给正点，多出的给负点。
+
+    没有错处时在物体里取一个正点；连盖住过半的格子也没有（物体极细）时，随便取一个负点。
+    形状：前三个 ``(B, 1, h, w)``，luck ``(B, 3)`` 在 0 到 1 -> 点 ``(B, 1, 2)``、标签
+    ``(B, 1)``。cell 是一格多少像素。
+    """
+    grid, thing = logits.shape[-1], truth.flatten(1) > 0.5
+    odds = ((logits.flatten(1) > 0) != thing) & inside.flatten(1)
+    for other in (thing, inside.flatten(1)):
+        odds = torch.where(odds.any(1, keepdim=True), odds, other)
+    order = odds.cumsum(1).float()  # (B, 格子数)：到这一格为止有几个备选
+    drawn = luck[:, :1] * order[:, -1:]
+    spot = torch.searchsorted(order, drawn, right=True)  # (B, 1)
+    jitter = (luck[:, 1:] * cell).floor()  # 格子里的哪个像素
+    x, y = spot % grid * cell + jitter[:, :1], spot // grid * cell + jitter[:, 1:]
+    return torch.stack([x, y], dim=-1), thing.gather(1, spot).float()
+
+
+# ---------------------------------------------------------------- 一步的损失
+
+
+def first_prompts(sam: Sam, targets: Targets) -> tuple[torch.Tensor, torch.Tensor]:
+    """第一轮的提示嵌入：一部分是框，其余是一个正点。
+
+    正点后面补一个填充点，于是两种提示都是两个词元，能放进同一批。返回稀疏
+    ``(B, 2, C)``、稠密 ``(B, C, h, w)``。
+    """
+    encoder = sam.prompt_encoder
+    positive = torch.ones_like(targets.points[..., 0])  # (B, 1)
+    sparse, dense = encoder(points=None, boxes=targets.boxes, masks=None)
+    click, _ = encoder(points=(targets.points, positive), boxes=None, masks=None)
+    return torch.where(targets.use_box[:, None, None], sparse, click), dense
+
+
+def sam_loss(
+    sam: Sam, images: torch.Tensor, targets: Targets, config: TrainConfig, step: int
+) -> tuple[torch.Tensor, dict[str, float]]:
+    """第 step 步里 ``(I, 3, S, S)`` 这几张图的损失：编码一次，提示若干轮。另返回记录。
+
+    轮数各进程相同，否则先走完的要干等。
+    """
+    rounds = draw_rounds(config.rounds, numbered_generator(config.seed, step, stream=1))
     balanced = max(0.0, 1 - step / config.balanced_steps)
     with mixed_precision(sam, config):
-        embeddings = sam.image_encoder(batch.images)
-    return prompt_loss(sam, embeddings, targets, config, own, rounds, balanced)
+        embeddings = sam.image_encoder(sam.preprocess(images))
+    return prompt_loss(sam, embeddings, targets, config, rounds, balanced)
 
 
 def prompt_loss(
     sam: Sam,
     embeddings: torch.Tensor,
     targets: Targets,
-    config: TrainConfig | FitConfig,
-    generators: list[torch.Generator],
+    config: TrainConfig,
     rounds: int,
     balanced: float = 0.0,
 ) -> tuple[torch.Tensor, dict[str, float]]:
     """图像已经编码成 ``(I, C, h, w)``，提示 rounds 轮的平均损失。另返回记录用的数字。
 
-    generators 每张图一个，在 sam 所在的设备上，管在哪里补点；balanced 见 mask_losses。
+    balanced 见 mask_losses。
     """
     cell = sam.image_encoder.img_size // targets.masks.shape[-1]
     pe = sam.prompt_encoder.get_dense_pe()
@@ -161,7 +268,8 @@ def prompt_loss(
         if turn + 1 < rounds:
             index = shown[:, None, None, None].expand(-1, 1, *logits.shape[2:])
             previous = logits.detach().gather(1, index)  # (B, 1, h, w)
-            clicks = corrective_batch(previous, targets, cell, generators)
+            truth, inside, luck = targets.masks, targets.inside, targets.luck[:, turn]
+            clicks = corrective_points(previous, truth, inside, cell, luck)
             more = sam.prompt_encoder._embed_points(*clicks, pad=False)
             sparse = torch.cat([sparse, more], dim=1)
             dense = sam.prompt_encoder._embed_masks(previous)
@@ -169,9 +277,7 @@ def prompt_loss(
     return total / rounds, record
 
 
-def mixed_precision(
-    sam: Sam, config: TrainConfig | FitConfig
-) -> AbstractContextManager:
+def mixed_precision(sam: Sam, config: TrainConfig) -> AbstractContextManager:
     """bfloat16 自动混合精度；没开就什么也不做。"""
     if config.bfloat16:
         return torch.autocast(sam.device.type, torch.bfloat16)
@@ -208,6 +314,72 @@ def init_for_training(sam: Sam, gain: float = 2.5) -> None:
         nn.init.trunc_normal_(sam.image_encoder.pos_embed, std=0.02)
 
 
+def learning_rate(config: TrainConfig, step: int, done: float) -> float:
+    """线性预热（warmup），同时按余弦降到零，或到末尾才线性降；done 是进度，0 到 1。"""
+    warm, left = min(1.0, (step + 1) / config.warmup), 1 - min(done, 1.0)
+    if config.schedule == "cosine":
+        return config.lr * warm * 0.5 * (1 - math.cos(math.pi * left))
+    if config.decay:
+        warm = min(warm, left * (config.minutes or config.steps) / config.decay)
+    return config.lr * warm
+
+
+def set_learning(sam: Sam, learning: bool) -> None:
+    """换成训练的样子，或打分、导出的样子。
+
+    CPU 的融合注意力在头很窄时反向极慢（占掉一步的四成），编码器要学时走易读写法。
+    """
+    sam.train(learning)
+    encoder = learning and any(p.requires_grad for p in sam.image_encoder.parameters())
+    set_fused(sam, not encoder or sam.device.type == "cuda")
+
+
+class Examples(Protocol):
+    """一大批题目：``examples[number]`` 是第 number 张图和它的 Targets。"""
+
+    def __getitem__(self, number: int) -> Example:
+        """返回 ``(1, 3, S, S)`` 的图和 P 组提示。"""
+        ...
+
+
+def collate(examples: Sequence[Example]) -> Example:
+    """把几张图和它们的题目接成一批。"""
+    images, targets = zip(*examples, strict=True)
+    return torch.cat(images), Targets(*map(torch.cat, zip(*targets, strict=True)))
+
+
+def train(
+    sam: Sam, examples: Examples, config: TrainConfig
+) -> Iterator[dict[str, float]]:
+    """最朴素的训练循环：取一批，算损失，走一步；每走一步交出一次记录。
+
+    examples 见 ``learn.data``；第 step 步用第 step·batch 张起的 batch 张。能存盘、续
+    跑、几个进程一起的是 ``learn.loop.Loop``，同样的设置走出同样的权重。
+    """
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in sam.parameters() if p.ndim > 1]},
+        {"params": [p for p in sam.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(
+        groups, betas=(0.9, 0.98), weight_decay=config.weight_decay
+    )
+    set_learning(sam, True)
+    for step in range(config.steps):
+        rate = learning_rate(config, step, step / config.steps)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        first = step * config.batch
+        images, targets = collate([examples[first + i] for i in range(config.batch)])
+        loss, record = sam_loss(sam, images, targets, config, step)
+        for p in sam.parameters():  # 这一步没有用到的，梯度是 0，不是没有
+            p.grad = torch.zeros_like(p)
+        loss.backward()
+        nn.utils.clip_grad_norm_(sam.parameters(), 1.0)
+        optimizer.step()
+        yield record | {"lr": rate}
+    set_learning(sam, False)
+
+
 # ---------------------------------------------------------------- 微调
 
 
@@ -219,7 +391,7 @@ def fit(
     validation: Any = None,
     out: str | os.PathLike[str] | None = None,
     progress: bool = False,
-) -> FitResult:
+) -> "FitResult":
     """在自己的照片上微调 ``sam``，返回经过；之后 sam 里是验证分数最高的一份权重。
 
     参数：
@@ -236,30 +408,6 @@ def fit(
 
     错误：设置、模型、照片不对，写不了，或梯度不是有限的数时，抛 SamLiteError。
     """
-    check_fit(sam, dataset, config, out)
-    if validation is None:
-        dataset, validation = split_dataset(dataset, config.validation, config.seed)
-    with (
-        join_team(sam.device) as team,
-        Interrupts() as stop,
-        learning(sam, config) as parameters,
-        progress_bar(progress and team.rank == 0) as show,
-    ):
-        frozen = config.parts.startswith("decoder")
-        teach = Samples(sam, dataset, config, frozen, stop)
-        judge = Samples(sam, validation, config, frozen, stop)
-        run = FineTuning(sam, config, parameters, team, prompt_loss)
-        best = Best(sam, parameters, out, team.rank == 0)
-        try:
-            for row in run.epochs(teach, judge, stop):
-                best.consider(row)
-                stale = row["epoch"] - best.row["epoch"]
-                text = f"第 {row['epoch']} 遍，平均 IoU {mean_score(row):.3f}"
-                show(run.done, f"{text}，最好 {mean_score(best.row):.3f}")
-                if stale >= config.patience:
-                    run.stopped = "patience"
-                    break
-        finally:
-            best.restore()
-        best.write()
-        return FitResult(run.history, best.row, run.stopped)
+    from .learn.fine_tune import fine_tune  # 它要用上面的损失，所以不能在开头导入
+
+    return fine_tune(sam, dataset, config, validation, out, progress)

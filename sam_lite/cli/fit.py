@@ -7,15 +7,14 @@ import os
 from pathlib import Path
 
 from ..cli import model as cli_model
-from ..cli.parser import count, positive, seed
+from ..cli.parser import add_fields, count, from_fields
 from ..config import FitConfig
 from ..errors import problem
 from ..learn.datasets import CocoDataset, LabelMapFolder, MaskDataset
-from ..learn.fit_parts import LEARNING_RATES, SCORES, Row
+from ..learn.fine_tune import LEARNING_RATES, SCORES, Row
 from ..training import fit as fit_model
 from ..weights import load
 
-DEFAULTS = FitConfig()
 DESCRIPTION = """\
 在自己的照片和掩码上微调，存下验证分数最高的一份权重。
 
@@ -38,31 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, required=True, metavar="FILE", help=text)
     text = "标号图里不算物体的编号，例如 Pascal VOC 描边的 255"
     add("--ignore", type=count, metavar="N", help=text)
-    text = "学哪一部分；decoder 最快，编码器只算一次"
-    add("--parts", choices=LEARNING_RATES, default=DEFAULTS.parts, help=text)
-    text = "照片过几遍"
-    add("--epochs", type=count, default=DEFAULTS.epochs, metavar="N", help=text)
-    add("--minutes", type=positive, metavar="M", help="改按时间：多少分钟")
-    text = "最高学习率；不写就按 --parts 取"
-    add("--lr", type=positive, metavar="X", help=text)
-    text = "每步几张照片，所有进程合计"
-    add("--batch", type=count, default=DEFAULTS.batch, metavar="N", help=text)
-    add("--seed", type=seed, default=0, metavar="N", help="随机种子")
-    add("--bfloat16", action="store_true", help="混合精度：GPU 和带 AMX 的 CPU 更快")
+    add_fields(parser, FitConfig, {"parts": LEARNING_RATES})
     cli_model.add_arguments(parser)
 
 
 def fit(args: argparse.Namespace) -> None:
     """微调，存下最好的一份，印出前后的分数；Ctrl-C 也存，退出码 130。"""
-    config = FitConfig(
-        parts=args.parts,
-        epochs=args.epochs,
-        minutes=args.minutes or 0.0,
-        lr=args.lr or 0.0,
-        batch=args.batch,
-        seed=args.seed,
-        bfloat16=args.bfloat16,
-    )
+    config = from_fields(FitConfig, args)
     dataset = open_dataset(args.pictures, args.masks, args.ignore)
     device = cli_model.pick_device(cli_model.local_device(args.device, shared=False))
     sam = load(cli_model.model_name(args), device=device, image_size=args.image_size)

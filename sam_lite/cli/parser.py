@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields
 from typing import Any, NoReturn
 
 ARGPARSE_CHINESE = {
@@ -124,3 +126,40 @@ def _integer(text: str, low: int, what: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) >= low):
         raise argparse.ArgumentTypeError(f"要一个{what}，来的是 {text!r}")
     return int(text)
+
+
+def amount(text: str) -> float:
+    """读一个不小于 0 的数。"""
+    value = numbers(text, (1,), "一个不小于 0 的数")[0]
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"要一个不小于 0 的数，来的是 {text!r}")
+    return value
+
+
+# ---- 一个设置的 dataclass 变成一串选项 -----------------------------------------
+
+
+def add_fields(
+    parser: argparse.ArgumentParser,
+    config: type,
+    choices: Mapping[str, Iterable[str]] | None = None,
+) -> None:
+    """每个字段一个选项：名字、默认值照字段的，说明是源代码里字段后面的注释。"""
+    pattern = r"^    (\w+): [^#\n]*  # (.+)$"
+    comments = dict(re.findall(pattern, inspect.getsource(config), re.M))
+    for field in fields(config):
+        option, text = "--" + field.name.replace("_", "-"), comments[field.name]
+        if field.type is bool:
+            parser.add_argument(option, action="store_true", help=text)
+            continue
+        form: dict[str, Any] = {"metavar": "X", "type": amount}
+        if field.type is int:
+            form = {"metavar": "N", "type": seed if field.name == "seed" else count}
+        if field.type is str:
+            form = {"choices": (choices or {})[field.name]}
+        parser.add_argument(option, default=field.default, help=text, **form)
+
+
+def from_fields(config: Any, args: argparse.Namespace) -> Any:
+    """由 add_fields 的选项配成设置。"""
+    return config(**{f.name: getattr(args, f.name) for f in fields(config)})

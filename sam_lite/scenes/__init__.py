@@ -5,6 +5,6 @@
 ``objects`` 把物体摆进画面，``packed`` 铺满画面的东西，``strokes`` 线条。
 """
 
-from .scene import Scene, make_scene, make_scenes
+from .scene import Scene, make_scene
 
-__all__ = ["Scene", "make_scene", "make_scenes"]
+__all__ = ["Scene", "make_scene"]

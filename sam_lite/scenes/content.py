@@ -6,7 +6,7 @@
 """
 
 import numbers
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 
 from ..errors import problem
 
@@ -58,12 +58,3 @@ RICH = SceneContent(
 CONTENTS = {"base": BASE, "rich": RICH}  # 命令行里的名字
 OLD = tuple(field.name for field in fields(BASE) if getattr(BASE, field.name) > 0)
 NEW = tuple(field.name for field in fields(BASE) if getattr(BASE, field.name) == 0)
-
-
-def differences(old: SceneContent, new: SceneContent) -> str:
-    """原来的和要的哪几样不同，例如“letters 原来是 0.0，要的是 0.5”。"""
-    return "；".join(
-        f"{name} 原来是 {value}，要的是 {getattr(new, name)}"
-        for name, value in asdict(old).items()
-        if value != getattr(new, name)
-    )

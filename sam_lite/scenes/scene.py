@@ -3,38 +3,28 @@
 训练一个小的 SAM 需要大量“图 + 掩码”，而真实标注很贵。这个模块从一个随机种子画出背景、
 物体、部件、光照、遮挡和相机噪声；掩码在作画时就已知，所以没有标注误差。
 
-入口是 ``make_scene`` 和 ``make_scenes``。画的过程分在几个文件里：``content`` 列出
+入口是 ``make_scene``。画的过程分在几个文件里：``content`` 列出
 画什么，``shapes`` 定形状，``looks`` 定颜色、材质和背景，``objects``
 把物体摆进画面、写标签，``packed`` 画铺满画面的东西，``strokes`` 画线条，这
 里最后加上相机的效果。只依赖 numpy 和 pillow。
 """
 
-import contextlib
 import io
-import itertools
 import math
-import multiprocessing
 import numbers
-import os
-import signal
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from multiprocessing import resource_tracker
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFilter
 
-from ..errors import SamLiteError, problem
+from ..errors import problem
 from .content import BASE, SceneContent
 from .looks import Studio, paint_background
 from .objects import draw_cropped, draw_group, draw_mixed, tidy_labels
 from .packed import draw_packed, draw_tissue
 from .random import log_uniform, pick
 from .strokes import draw_letters, draw_slender
-
-CHUNK = 16  # 并行时一个任务画多少张
 
 
 @dataclass(frozen=True)
@@ -156,110 +146,6 @@ def take_photo(st: Studio, grey: bool) -> np.ndarray:
         picture.save(file, "JPEG", quality=int(rng.integers(35, 95)))
         picture = Image.open(file)
     return np.array(picture)
-
-
-def make_scenes(
-    seeds: Iterable[int],
-    size: int = 256,
-    workers: int | None = None,
-    **options: object,
-) -> Iterator[Scene]:
-    """按 seeds 的顺序逐张给出场景，可以用多个进程同时画。
-
-    ``workers`` 是进程数：None 用上全部核心，0 或 1 在当前进程里画；``options``
-    原样交给 ``make_scene``。多进程时，脚本里的调用要放在
-    ``if __name__ == "__main__":`` 之下。参数不合要求时抛出 SamLiteError：size 和
-    workers 当场查，其余要到画第一张时才查。
-    """
-    check_int("size", size, 32)
-    workers = (os.cpu_count() or 1) if workers is None else workers
-    check_int("workers", workers, 0)
-    return _stream(iter(seeds), size, workers, options)
-
-
-def _stream(
-    seeds: Iterator[int], size: int, workers: int, options: dict
-) -> Iterator[Scene]:
-    if workers <= 1:
-        for seed in seeds:
-            yield make_scene(seed, size, **options)
-        return
-    crew: list[tuple[Any, Any]] = []  # 每个画手一个进程、一根管子
-    waiting: deque = deque()  # 按次序等着收货的管子
-    try:
-        for turn in itertools.count():
-            chunk = list(itertools.islice(seeds, CHUNK))
-            if chunk and len(crew) < workers:
-                crew.append(_hire(size, options))
-            if chunk:
-                pipe = crew[turn % workers][1]
-                _ask_alive(pipe.send, chunk)
-                waiting.append(pipe)
-            # 只预先派出有限的任务：取得慢时，画好的图不会堆满内存
-            while waiting and (not chunk or len(waiting) >= 3 * workers):
-                yield from _ask_alive(waiting.popleft().recv)
-            if not chunk:
-                return
-    finally:
-        for process, pipe in crew:
-            pipe.close()
-            process.kill()
-            process.join()
-
-
-def _hire(size: int, options: dict) -> tuple[Any, Any]:
-    """起一个画手，返回它的进程和管子。
-
-    不用 ProcessPoolExecutor：画手送图送到一半被杀（例如内存不够），它会永远等下去；
-    一人一根管子，人死了管子就断，马上知道。
-    """
-    context = multiprocessing.get_context("spawn")  # 与 Windows 一致
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_draw, args=(theirs, size, options), daemon=True)
-    with _interrupts_held():  # 子进程照抄此刻的屏蔽
-        process.start()
-    theirs.close()
-    return process, ours
-
-
-def _draw(pipe: Any, size: int, options: dict) -> None:
-    """子进程里：收一批种子，画好送回去；主进程没了，管子一断就退出。"""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C 由主进程料理
-    with contextlib.suppress(EOFError, OSError):
-        while True:
-            seeds = pipe.recv()
-            try:
-                answer: Any = [make_scene(seed, size, **options) for seed in seeds]
-            except Exception as error:  # 在主进程里抛
-                answer = error
-            pipe.send(answer)
-
-
-def _ask_alive(talk: Callable, *message: Any) -> Any:
-    """经管子说一句话，返回答复；画手死了，或它报错，就抛出来。"""
-    try:
-        answer = talk(*message)
-    except (EOFError, OSError) as error:
-        raise SamLiteError(
-            "画场景的进程意外死了，多半是内存不够：关掉别的程序，或用小些的 workers。"
-        ) from error
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
-
-
-@contextlib.contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """在 with 里屏蔽 Ctrl-C，出来再补上；Windows 没有屏蔽，什么也不做。"""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    resource_tracker.ensure_running()  # 它启动时会解除屏蔽，所以先让它启动
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _check_options(

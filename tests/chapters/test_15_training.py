@@ -9,7 +9,6 @@ import torch.nn.functional as F
 
 from chapters.common import assert_verdicts, course
 from sam_lite import training
-from sam_lite.learn.data import Targets, corrective_points
 
 STEM = "15_training"
 
@@ -155,11 +154,10 @@ def test_correction_agrees_with_package() -> None:
     truth[:2, :, 1:3, 2:5], truth[2, :, 4, 1] = 1, 1
     logits = 20 * truth - 10
     logits[0, 0, 2, 3], logits[1, 0, 5, 0] = -10, 10
-    empty = torch.zeros(3)
     inside = torch.ones(3, 1, 6, 6, dtype=torch.bool)
-    targets = Targets(truth, empty, empty, empty, empty, inside)
     g = torch.Generator().manual_seed(0)
-    points, labels = corrective_points(logits, targets, 1, g)
+    luck = torch.rand(3, 3, generator=g)
+    points, labels = training.corrective_points(logits, truth, inside, 1, luck)
     mine = correction(logits[:, 0] > 0, truth[:, 0] > 0, g)
     assert mine[0].tolist() == points[:, 0].tolist() == [[3, 2], [0, 5], [1, 4]]
     assert mine[1].tolist() == labels[:, 0].tolist() == [1, 0, 1]

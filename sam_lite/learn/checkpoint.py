@@ -1,4 +1,4 @@
-"""训练目录里的文件：检查点、曲线、防止两个训练写同一处的锁。
+"""训练目录里的文件：检查点和曲线。
 
 检查点留两个：新的 ``state.pt`` 写稳了才换下旧的，旧的改名成 ``state.prev.pt``，任何一刻
 都至少有一个完好的。曲线 ``log.jsonl`` 很小，每次整个重写，所以不会有半行。
@@ -9,24 +9,18 @@ from __future__ import annotations
 import io
 import json
 import os
-import shutil
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..errors import SamLiteError, require
+from ..errors import SamLiteError
 from ..files.atomic import atomic_file, flush_to_disk, reason
 
-STATE_KEYS = {"config", "model", "optimizer", "step", "elapsed"}
-
-
-def megabytes(size: float) -> str:
-    """字节数写成人看的样子，例如 ``35.5 MB``。"""
-    return f"{size / 1e6:.1f} MB"
+STATE_KEYS = {"config", "model", "mean", "optimizer", "step", "elapsed"}
 
 
 def make_folder(folder: Path) -> None:
@@ -36,46 +30,6 @@ def make_folder(folder: Path) -> None:
     except OSError as error:
         text = "同名的文件挡在那里" if folder.exists() else reason(error)
         raise SamLiteError(f"建不了文件夹 {folder}：{text}。") from error
-
-
-def check_room(folder: Path, needed: float, what: str) -> None:
-    """``folder`` 所在的磁盘至少空着 ``needed`` 字节，不然抛 SamLiteError。"""
-    total, _, free = shutil.disk_usage(folder)
-    if total > 0 and needed > free:  # 有的网络磁盘什么都报 0
-        raise SamLiteError(
-            f"{folder} 所在的磁盘只剩 {megabytes(free)}，{what}要 {megabytes(needed)}："
-            f"再腾出 {megabytes(needed - free)}，或换一个磁盘。"
-        )
-
-
-@contextmanager
-def folder_lock(folder: Path, what: str) -> Iterator[None]:
-    """在 with 里独占一个文件夹；别的进程占着时抛 SamLiteError，说出它的进程号。
-
-    锁由操作系统管：进程怎么死的都一样，锁自动解开，留下的文件不碍事。
-    """
-    filelock = require("filelock", "锁住文件夹")
-    lock, owner = filelock.FileLock(folder / ".lock"), folder / ".lock.pid"
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        pid = ""
-        with suppress(OSError):
-            pid = f"（进程 {owner.read_text(encoding='utf-8').strip()}）"
-        raise SamLiteError(
-            f"另一个进程{pid}正在 {folder} 里{what}：等它结束再来。"
-        ) from None
-    except (OSError, NotImplementedError) as error:
-        text = reason(error) if isinstance(error, OSError) else "这个磁盘不支持文件锁"
-        raise SamLiteError(f"锁不住 {folder}：{text}。") from error
-    try:
-        with suppress(OSError):  # 进程号只是给人看的，磁盘满了写不下也不要紧
-            owner.write_text(str(os.getpid()), encoding="utf-8")
-        yield
-    finally:
-        with suppress(OSError):
-            owner.unlink(missing_ok=True)
-        lock.release()
 
 
 class Checkpoints:
@@ -90,15 +44,6 @@ class Checkpoints:
         """磁盘上有几个：0、1 或 2。"""
         return self.current.exists() + self.previous.exists()
 
-    def check_room(self, weights: int, others: int) -> None:
-        """磁盘装不下检查点就抛 SamLiteError：权重 ``weights`` 字节，别的 ``others``。
-
-        优化器占权重的两倍；新的、旧的、正在写的各一份，已有的不算。
-        """
-        needed = (3 - self.count()) * 3 * weights + others
-        what = "场景和检查点还" if others else "检查点还"
-        check_room(self.current.parent, needed, what)
-
     def save(self, state: dict[str, Any]) -> None:
         """写一个新的检查点；写不了时抛 SamLiteError，已有的两个都不动。"""
         data = io.BytesIO()  # 直接写文件，磁盘满时 torch 报的错认不出原因
@@ -110,8 +55,8 @@ class Checkpoints:
                 if self.trusted and self.current.exists():
                     os.replace(self.current, self.previous)
         except SamLiteError as error:
-            size = megabytes(data.getbuffer().nbytes)
-            raise SamLiteError(f"{error}一个检查点要 {size}。") from error
+            size = data.getbuffer().nbytes / 1e6
+            raise SamLiteError(f"{error}一个检查点要 {size:.1f} MB。") from error
         self.trusted = True
 
     def load(self) -> tuple[dict[str, Any], str]:

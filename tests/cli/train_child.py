@@ -2,7 +2,7 @@
 
 只导入一次 torch，之后每个任务 fork 一个子进程：标准输入每行一个 JSON 任务，标准输出
 每行一个 JSON 结果。"时刻"是训练目录里的每一次打开（写）、改名、删除、建文件夹、fsync，
-和每张场景、每一步、每次更新参数；子进程从 1 数起，数到指定的那一刻就出事。
+和每张场景、每次求梯度、每次更新参数；子进程从 1 数起，数到指定的那一刻就出事。
 """
 
 import errno
@@ -16,7 +16,6 @@ import traceback
 from dataclasses import replace
 from pathlib import Path
 
-import filelock  # noqa: F401
 import safetensors.torch  # noqa: F401
 import torch
 import tqdm  # noqa: F401
@@ -24,13 +23,12 @@ from parity.small import SMALL
 
 from sam_lite import cli
 from sam_lite.cli import train as cli_train
-from sam_lite.cli import train_options as cli_train_options
-from sam_lite.learn import trainer
-from sam_lite.scenes import bank as scene_bank
+from sam_lite.learn import loop
+from sam_lite.learn.data import Mixture
 
 # 张量少，存取就快
 MICRO = replace(SMALL, depth=1, global_attn_indexes=(0,), decoder_depth=1)
-FILLING = ("open", "rename", "mkdir", "fsync", "scene")  # 磁盘满时做不成的
+FILLING = ("open", "rename", "mkdir", "fsync")  # 磁盘满时做不成的
 WRITING = os.O_WRONLY | os.O_RDWR
 
 
@@ -91,10 +89,9 @@ class Moments:
 
             setattr(module, name, watched)
 
-        before(scene_bank, "put", "scene")
-        before(trainer, "draw_batch", "step")
-        before(trainer.nn.utils, "clip_grad_norm_", "backward")
-        before(trainer.torch.optim.AdamW, "step", "update")
+        before(Mixture, "__getitem__", "scene")
+        before(loop.nn.utils, "clip_grad_norm_", "backward")
+        before(loop.torch.optim.AdamW, "step", "update")
 
 
 def child(job: dict) -> int:
@@ -106,11 +103,9 @@ def child(job: dict) -> int:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if job["limit"]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (job["limit"], job["limit"]))
-    os.cpu_count = lambda: 1  # 在本进程里画场景
-    cli_train.TINY = cli_train_options.TINY = MICRO
+    cli_train.TINY = MICRO
     cli_train.SCENE_SIZE = MICRO.image_size
-    trainer.LOG_EVERY = 1
-    scene_bank.COMMIT_EVERY = 2
+    loop.LOG_EVERY = 1
     moments = Moments(job["folder"], job["at"], job["what"], job["until"])
     moments.watch()
     try:

@@ -1,4 +1,4 @@
-"""training_exam：什么时候考，考的是不是 evaluate 的头几张，考了影不影响训练。"""
+"""exam：什么时候考，考的是不是 evaluate 的头几张，考了影不影响训练。"""
 
 import json
 
@@ -9,11 +9,11 @@ from parity.small import SMALL, randomize
 from sam_lite import training
 from sam_lite.config import TrainConfig
 from sam_lite.learn import evaluation
+from sam_lite.learn.data import Mixture
 from sam_lite.learn.exam import SCORES, Exam
+from sam_lite.learn.loop import Loop, SceneGradients
 from sam_lite.learn.team import Team
-from sam_lite.learn.trainer import Trainer
 from sam_lite.model import sam_from_config
-from sam_lite.scenes.bank import SceneBank
 
 CONFIG = TrainConfig(steps=3, batch=1, prompts=2, min_area=20, warmup=1)
 
@@ -60,14 +60,13 @@ def test_processes_share_the_scenes():
 
 def test_training_goes_on_as_if_there_were_no_exam(tmp_path):
     """考和不考，权重逐位相同；分数与同一步的记录写在一行。"""
-    bank = SceneBank(tmp_path / "bank", 3, 64)
-    list(bank.fill(workers=1))
     states = []
     for name in ("with", "without"):
         torch.manual_seed(0)
         sam = sam_from_config(SMALL)
         training.init_for_training(sam)
-        run = Trainer(sam, bank, CONFIG, tmp_path / name)
+        gradients = SceneGradients(sam, CONFIG, Mixture(size=64))
+        run = Loop(sam, CONFIG, gradients, tmp_path / name)
         exam = Exam(1e-9, 1, Team()) if name == "with" else None
         fused = [m for m in sam.modules() if hasattr(m, "fused")]
 

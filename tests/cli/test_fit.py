@@ -11,7 +11,7 @@ import sam_lite
 from sam_lite import cli, weights
 from sam_lite.cli import fit as cli_fit
 from sam_lite.errors import SamLiteError
-from sam_lite.learn.fit_loop import FitResult
+from sam_lite.learn.fine_tune import FitResult
 from sam_lite.masks.rle import mask_to_rle_pytorch
 from sam_lite.scenes.cells import CellScenes
 

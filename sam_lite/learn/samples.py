@@ -12,18 +12,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from ..config import FitConfig
+from ..config import FitConfig, TrainConfig
 from ..errors import SamLiteError, SamLiteWarning
 from ..inputs.checks import naming_image
-from ..learn.data import Targets, inside_mask, jitter_boxes
-from ..learn.datasets import check_sample
-from ..learn.evaluation import Task, first_click, tight_box
-from ..learn.interrupts import Interrupts
 from ..model import Sam
 from ..preprocess import ResizeLongestSide
+from ..training import Targets, make_targets
+from .datasets import check_sample
+from .evaluation import Task, first_click, tight_box
+from .interrupts import Interrupts
 
 JUDGED_OBJECTS = 8  # 每张验证照片最多评几个物体
-BOX_SHARE = 0.5  # 第一轮里框占几成，其余是一个正点
 
 
 class Thing(NamedTuple):
@@ -98,34 +97,22 @@ class Samples:
         return found
 
     def targets(
-        self, picture: Picture, mirrored: bool, prompts: int, g: torch.Generator
+        self,
+        picture: Picture,
+        mirrored: bool,
+        config: TrainConfig,
+        g: torch.Generator,
     ) -> Targets:
-        """抽 ``prompts`` 个物体，各采一个正点、一个带噪声的框；g 在 CPU 上。"""
-        count = len(picture.things)
+        """抽 ``config.prompts`` 个物体，做成题目。"""
+        count, prompts = len(picture.things), config.prompts
         order = torch.randperm(max(count, prompts), generator=g)[:prompts] % count
         things = [picture.things[i] for i in order.tolist()]
-        points = np.array([random_point(thing, g) for thing in things], np.float32)
-        boxes = np.array([thing.box for thing in things], np.float32)
-        whole = draw_things(things, (self.side, self.side))  # (P, S, S)
+        masks = torch.from_numpy(draw_things(things, (self.side, self.side)))
         width = picture.size[1]
         if mirrored:
-            whole[:, :, :width] = whole[:, :, :width][:, :, ::-1]
-            points[:, 0] = width - 1 - points[:, 0]
-            boxes[:, [0, 2]] = width - 1 - boxes[:, [2, 0]]
-        cell = self.side // self.grid
-        cells = whole.reshape(prompts, self.grid, cell, self.grid, cell)
-        masks = torch.from_numpy(cells.mean((2, 4), dtype=np.float32))
-        sizes = torch.tensor([picture.size], dtype=torch.float32).expand(prompts, -1)
-        targets = Targets(
-            masks=masks[:, None],
-            points=torch.from_numpy(points)[:, None],
-            boxes=jitter_boxes(torch.from_numpy(boxes), sizes, g),
-            use_box=torch.rand(prompts, generator=g) < BOX_SHARE,
-            valid=torch.ones(prompts),
-            inside=inside_mask(sizes / cell, self.grid)[:, None],
-        )
-        device = self.sam.device
-        return Targets(**{k: v.to(device) for k, v in vars(targets).items()})
+            masks[..., :width] = masks[..., :width].flip(-1)
+        targets = make_targets(masks, picture.size, self.grid, config, g)
+        return Targets(*(part.to(self.sam.device) for part in targets))
 
     def task(self, picture: Picture, seed: int) -> Task:
         """验证的题目：抽最多八个物体，各给一次点击和紧框；坐标在缩放后的图上。"""
@@ -157,11 +144,3 @@ def draw_things(things: list[Thing], size: tuple[int, int]) -> np.ndarray:
     for mask, ((x0, y0, x1, y1), crop) in zip(whole, things, strict=True):
         mask[y0 : y1 + 1, x0 : x1 + 1] = crop
     return whole
-
-
-def random_point(thing: Thing, g: torch.Generator) -> tuple[int, int]:
-    """物体里均匀随机的一个像素，``(x, y)``。"""
-    spots = np.flatnonzero(thing.crop)
-    spot = int(spots[int(torch.randint(len(spots), (1,), generator=g))])
-    y, x = divmod(spot, thing.crop.shape[1])
-    return thing.box[0] + x, thing.box[1] + y

@@ -1,4 +1,7 @@
-"""微调时学哪一部分、怎么打分、怎么留住最好的一份。"""
+"""微调：在自己的照片上接着学，每过一遍打一次分，留下最好的一份。
+
+循环还是 ``loop.Loop``；这里管学哪一部分、一步的梯度、打分。入口是 ``training.fit``。
+"""
 
 from __future__ import annotations
 
@@ -8,32 +11,155 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
-from ..attention import set_fused
-from ..config import FitConfig
+from ..config import FitConfig, TrainConfig
 from ..decoding.embedding_file import EncodedImage
 from ..errors import SamLiteError, SamLiteWarning, problem, require
 from ..files.atomic import check_writable
 from ..image_encoder import ImageEncoderViT
 from ..inputs.checks import describe, is_whole
-from ..learn.evaluation import score_prompts
-from ..learn.fit_samples import Samples
-from ..learn.lora import add_lora, check_plain, merge_lora, plain_state
-from ..learn.team import Team
 from ..model import Sam
 from ..predictor import SamPredictor
+from ..training import draw_rounds, mixed_precision, numbered_generator, prompt_loss
 from ..weights import save_state
+from .datasets import split_dataset
+from .evaluation import score_prompts
+from .interrupts import Interrupts
+from .loop import Loop, Record
+from .lora import add_lora, check_plain, merge_lora, plain_state
+from .samples import Samples
+from .team import Team, join_team
 
 # 学哪一部分 -> 最高学习率
 LEARNING_RATES = {"decoder": 2e-4, "decoder+prompt": 2e-4, "lora": 1e-3, "all": 1e-4}
 SCORES = ("box", "click", "clicks3")  # 一个框、一次点击、三次点击的平均 IoU
 
+WARMUP = 10  # 学习率预热的步数
+
 Row = dict[str, float]
+
+
+class FitResult(NamedTuple):
+    """一次微调的经过。
+
+    ``history`` 每遍一行：``epoch``（0 是微调之前）、``loss``、``minutes``，和验证照片上
+    的平均 IoU：``box``、``click``、``clicks3``；``best`` 是最好的一行，模型里就是它；
+    ``stopped`` 是怎么停的：``"finished"``、``"patience"`` 或 ``"interrupted"``。
+    """
+
+    history: list[Row]
+    best: Row
+    stopped: str
+
+
+def fine_tune(
+    sam: Sam,
+    dataset: Any,
+    config: FitConfig,
+    validation: Any,
+    out: str | os.PathLike[str] | None,
+    progress: bool,
+) -> FitResult:
+    """见 ``training.fit``。"""
+    check_fit(sam, dataset, config, out)
+    if validation is None:
+        dataset, validation = split_dataset(dataset, config.validation, config.seed)
+    with (
+        join_team(sam.device) as team,
+        Interrupts() as stop,
+        learning(sam, config) as parameters,
+        progress_bar(progress and team.rank == 0) as show,
+    ):
+        frozen = config.parts.startswith("decoder")
+        teach = Samples(sam, dataset, config, frozen, stop)
+        judge = Samples(sam, validation, config, frozen, stop)
+        gradients = PhotoGradients(teach, config, team)
+        loop = Loop(sam, gradients.config, gradients, team=team)
+        best = Best(sam, parameters, out, team.rank == 0)
+        history: list[Row] = []
+        losses: list[float] = []
+
+        def finish_epoch() -> bool:
+            """评一次分，记一行；太久没有进步就返回真。"""
+            mean = sum(losses) / len(losses) if losses else math.nan
+            row = {"epoch": len(history), "loss": mean}
+            row |= score(sam, judge, team, config.seed)
+            row["minutes"] = round(loop.elapsed / 60, 2)
+            history.append(row)
+            losses.clear()
+            best.consider(row)
+            text = f"第 {row['epoch']} 遍，平均 IoU {mean_score(row):.3f}"
+            show(loop.done, f"{text}，最好 {mean_score(best.row):.3f}")
+            return row["epoch"] - best.row["epoch"] >= config.patience
+
+        def on_step(record: Record) -> bool:
+            losses.append(record["loss"])
+            at_end = loop.step % gradients.per_epoch == 0 or loop.done >= 1
+            return at_end and finish_epoch()
+
+        try:
+            finish_epoch()  # 第 0 遍：还没有学
+            loop.run(on_step, stop=stop.__bool__)
+        finally:
+            best.restore()
+        best.write()
+    stopped = "interrupted"
+    if history[-1]["epoch"] - best.row["epoch"] >= config.patience:
+        stopped = "patience"
+    elif loop.done >= 1:
+        stopped = "finished"
+    return FitResult(history, best.row, stopped)
+
+
+class PhotoGradients:
+    """微调的一步：一张一张照片求梯度，加起来。
+
+    一张一张算：占的内存是一张的，几个进程分着算也与一个进程相同。``config`` 是换成训
+    练的写法的设置，``per_epoch`` 是一遍几步。
+    """
+
+    def __init__(self, teach: Samples, config: FitConfig, team: Team) -> None:
+        self.teach, self.team = teach, team
+        self.per_epoch = math.ceil(len(teach.pictures) / config.batch)
+        self.config = TrainConfig(
+            steps=config.epochs * self.per_epoch,
+            minutes=config.minutes,
+            batch=max(config.batch, team.world),
+            prompts=config.prompts,
+            rounds=config.rounds,
+            lr=config.lr or LEARNING_RATES[config.parts],
+            weight_decay=0.01,
+            warmup=WARMUP,
+            ema=0.0,
+            bfloat16=config.bfloat16,
+            seed=config.seed,
+        )
+        self.batch = config.batch
+
+    def __call__(self, step: int) -> Record:
+        """求第 step 步的梯度；每遍另洗一次牌。"""
+        config, sam, total = self.config, self.teach.sam, 0.0
+        epoch, place = divmod(step, self.per_epoch)
+        g = numbered_generator(config.seed, epoch, stream=1)
+        order = torch.randperm(len(self.teach.pictures), generator=g).tolist()
+        chosen = order[place * self.batch :][: self.batch]
+        for slot in self.team.mine(len(chosen)):
+            picture = self.teach.pictures[chosen[slot]]
+            g = numbered_generator(config.seed, step * self.batch + slot)
+            mirrored = bool(torch.rand((), generator=g) < 0.5)
+            rounds = draw_rounds(config.rounds, g)
+            targets = self.teach.targets(picture, mirrored, config, g)
+            with mixed_precision(sam, config):
+                features = self.teach.features(picture, mirrored)
+            loss, _ = prompt_loss(sam, features, targets, config, rounds)
+            (loss / len(chosen)).backward()
+            total += loss.item() / len(chosen)
+        return {"loss": total}
 
 
 # ---- 进门检查 ------------------------------------------------------------------
@@ -92,7 +218,7 @@ def learning(sam: Sam, config: FitConfig) -> Iterator[list[nn.Parameter]]:
     """在 with 里只让该学的参数要梯度，给出它们；出来时适配器合并，全部恢复原样。"""
     before = [(p, p.requires_grad) for p in sam.parameters()]
     fused = [(m, m.fused) for m in sam.modules() if hasattr(m, "fused")]
-    encoder_learns = config.parts in ("lora", "all")
+    training = sam.training
     try:
         if config.parts == "lora":
             parameters = add_lora(sam, config.lora_rank, config.seed)
@@ -101,11 +227,10 @@ def learning(sam: Sam, config: FitConfig) -> Iterator[list[nn.Parameter]]:
             sam.mask_decoder.requires_grad_(True)
             sam.prompt_encoder.requires_grad_(config.parts != "decoder")
             parameters = [p for p in sam.parameters() if p.requires_grad]
-        if encoder_learns:  # 训练时 CPU 的融合注意力反而慢，见 Trainer
-            set_fused(sam, sam.device.type == "cuda")
         yield parameters
     finally:
         merge_lora(sam)
+        sam.train(training)
         for p, flag in before:
             p.requires_grad_(flag)
             p.grad = None
