@@ -1,4 +1,4 @@
-"""章节测试共用：读笔记本、取部件、检查练习的三种答案。"""
+"""章节测试共用：读笔记本、取部件、检查一份答案。"""
 
 import contextlib
 import io
@@ -14,6 +14,7 @@ sys.path.insert(0, str(CHAPTERS))
 
 import course  # noqa: E402
 import torch  # noqa: E402
+from checks import common as checks  # noqa: E402, F401
 from torch import nn  # noqa: E402
 
 NOTEBOOKS = sorted(CHAPTERS.glob("[0-9][0-9]_*.ipynb"))
@@ -78,25 +79,6 @@ def verdict(stem: str, exercise: str, source: str) -> str:
     with contextlib.redirect_stdout(out):
         exec(compile(check["source"], "check", "exec"), found)
     return out.getvalue()
-
-
-def assert_verdicts(stem: str, wrong: dict[str, list[tuple[str, str]]]) -> None:
-    """每一题：空着的报未作答，典型的错误答案得到对的提示，答案通过。
-
-    参数：
-        wrong: 编号 -> 几个（错误答案的代码，提示里要有的话）。
-    """
-    ids = exercises(chapter(stem))
-    assert set(wrong) == set(ids), "每一题都要有典型的错误答案"
-    for exercise in ids:
-        (stub,) = tagged(chapter(stem), "exercise", exercise)
-        assert "未作答" in verdict(stem, exercise, stub["source"]), exercise
-        for source, hint in wrong[exercise]:
-            said = verdict(stem, exercise, source)
-            assert "不对" in said and hint in said, f"{exercise}：{said}"
-        (answer,) = tagged(solution(stem), "solution", exercise)
-        said = verdict(stem, exercise, answer["source"])
-        assert "通过" in said, f"{exercise}：{said}"
 
 
 def shake(module: nn.Module) -> nn.Module:

@@ -1,10 +1,10 @@
-"""第 1 章：笔记本里的部件与 sam_lite 相同；练习的检查认得典型的错。"""
+"""第 1 章：笔记本里的部件与 sam_lite 相同。"""
 
 import numpy as np
 import pytest
 import torch
 
-from chapters.common import assert_verdicts, course
+from chapters.common import course
 from sam_lite import preprocess
 
 STEM = "01_preprocess"
@@ -65,106 +65,6 @@ def restore_boxes(boxes, original_size, side):
 CLIP = "corners.clip(0, (old_w, old_h)).reshape(-1, 4)"
 XY = "new_w / old_w, new_h / old_h"
 
-PHOTO = """
-def to_photo(logits, input_size, original_size):
-    {h}, {w} = input_size
-    x = {cut}
-    x = F.interpolate(x, original_size, mode="bilinear", align_corners={align})
-    return x {end}
-"""
-CUT, HARD = "logits[..., :h, :w]", "(logits[..., :h, :w] > 0).float()"
-
-CENTERED = """
-def centered_coords(coords, original_size, side):
-    new_h, new_w = get_preprocess_shape(*original_size, side)
-    shift = np.array([(side - new_w) // 2, (side - new_h) // 2])
-    resize = ResizeLongestSide(side)
-    return {value}
-"""
-
-GAP = "def half_pixel_gap(old, new):\n    s = new / old\n    return {}"
-
 
 def boxes(scale=XY, sign="/", end=CLIP):
     return BOXES.format(scale=scale, sign=sign, end=end)
-
-
-def photo(h="h", w="w", cut=CUT, align="False", end="> 0"):
-    return PHOTO.format(h=h, w=w, cut=cut, align=align, end=end)
-
-
-# 只对 (N, 2) 成立的写法
-FIRST_AXIS = """np.stack([
-        coords[:, 0] * new_w / original_size[1] + shift[0],
-        coords[:, 1] * new_h / original_size[0] + shift[1],
-    ], axis=1)"""
-MOVED = "resize.apply_coords(coords, original_size)"
-
-WRONG = {
-    "ex-01-1": [
-        ("answer_1 = (683, 1024, 0, 341)", "高和宽弄反"),
-        ("answer_1 = (1024, 682, 342, 0)", "取整"),
-        ("answer_1 = (1024, 682.67, 341.33, 0)", "整数"),
-        ("answer_1 = (1024, 683, 0, 341)", "右和下弄反"),
-        ("answer_1 = (1024, 1024, 0, 0)", "拉满"),
-        ("answer_1 = (1536, 1024, 0, 0)", "最短边"),
-        ("answer_1 = (1024, 683, 170, 0)", "不居中"),
-        ("answer_1 = (1024, 683)", "四个整数"),
-        ("answer_1 = 683", "四个整数"),
-    ],
-    "ex-01-2": [
-        (boxes(sign="*"), "方向反了"),
-        (boxes("new_h / old_h, new_w / old_w"), "高和宽弄反"),
-        (boxes("side / max(old_h, old_w),"), "没取整的倍数"),
-        (boxes(end="corners.reshape(-1, 4)"), "没有裁"),
-        (boxes(end="corners.clip(0, (old_h, old_w)).reshape(-1, 4)"), "界限弄反"),
-        (boxes(end="corners.clip(0, (old_w, old_h))"), "形状"),
-        (
-            boxes().replace("    old_h", "    boxes *= 1.5\n    old_h", 1),
-            "传进来的数组",
-        ),
-        (boxes(end=CLIP + " + 1"), "数值不对"),
-    ],
-    "ex-01-3": [
-        (photo(h="w", w="h"), "高和宽弄反"),
-        (photo(cut="logits"), "忘了裁"),
-        (photo(cut=HARD, end="> 0.5"), "阈值取早"),
-        (photo(align="True"), "align_corners"),
-        (photo(cut=HARD, align="True", end="> 0.5"), "阈值取早"),
-        (photo(end="> 0.5"), "阈值不对"),
-        (photo(end=""), "还没有变成掩码"),
-        (photo(end="> 0").replace("return x", "return x[0]"), "形状"),
-    ],
-    "ex-01-4": [
-        (CENTERED.format(value=MOVED), "没有平移"),
-        (CENTERED.format(value=MOVED + " + shift[::-1]"), "平移弄反"),
-        (CENTERED.format(value=MOVED + " + 2 * shift"), "全部填充"),
-        (CENTERED.format(value=MOVED + " - shift"), "方向反了"),
-        (
-            CENTERED.format(value="resize.apply_coords(coords + shift, original_size)"),
-            "太早",
-        ),
-        (
-            CENTERED.format(value=MOVED + " + (side - np.array([new_w, new_h])) / 2"),
-            "往下取整",
-        ),
-        (
-            CENTERED.format(value="coords * (side / max(original_size)) + shift"),
-            "没取整的倍数",
-        ),
-        (CENTERED.format(value=FIRST_AXIS), "最后一维"),
-        (CENTERED.format(value=MOVED + "[0]"), "形状"),
-    ],
-    "ex-01-5": [
-        (GAP.format("0.5 - 0.5 * s"), "单位不对"),
-        (GAP.format("0.5 - 0.5 / s"), "正负反了"),
-        (GAP.format("0.5 * s - 0.5"), "倍数反了"),
-        (GAP.format("(0.5 - 0.5 * s) * s"), "换算的方向"),
-        (GAP.format("0.5 / s"), "只有一边"),
-        (GAP.format("0"), "数值不对"),
-    ],
-}
-
-
-def test_exercises_know_their_mistakes():
-    assert_verdicts(STEM, WRONG)

@@ -1,4 +1,4 @@
-"""第 9 章：只用读者的部件装出的模型与 sam_lite 一致，练习的检查说得出错在哪里。"""
+"""第 9 章：只用读者的部件装出的模型与 sam_lite 一致。"""
 
 from functools import cache
 
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from parity.small import SMALL, randomize
 
 import sam_lite
-from chapters.common import assert_verdicts, course
+from chapters.common import course
 from sam_lite.config import PRESETS
 from sam_lite.model import Sam, sam_from_config
 
@@ -206,143 +206,3 @@ def test_stretch_by_loop(n: int, new: int) -> None:
     row = torch.randn(n)
     fast = F.interpolate(row[None, None], new, mode="linear", align_corners=False)
     torch.testing.assert_close(part("stretch_by_loop")(row, new), fast[0, 0])
-
-
-PLACES, TABLE = (128**2 - 64**2) * 768, 2 * 64 * 64
-
-
-def masks(*lines: str, out: str = "x > 0") -> str:
-    body = "".join(f"    {line}\n" for line in lines)
-    head = "def to_masks(low_res, side, input_size, original_size):\n"
-    return f"{head}{body}    return {out}\n"
-
-
-def grow(size: str, x: str = "x", align: bool = False) -> str:
-    return f'x = F.interpolate({x}, {size}, mode="bilinear", align_corners={align})'
-
-
-UP, CUT, END = (
-    grow("(side, side)", "low_res"),
-    "x = x[..., : input_size[0], : input_size[1]]",
-    grow("original_size"),
-)
-UP_ALIGNED = grow("(side, side)", "low_res", align=True)
-END_ALIGNED = grow("original_size", align=True)
-SOFT, HARD = "x = low_res.sigmoid()", "x = (low_res > 0).float()"
-WIDE = grow("(1024, 1024)")
-WHOLE = "x = x[..., : original_size[0], : original_size[1]]"
-EARLY = "x = low_res[..., : input_size[0] // 4, : input_size[1] // 4]"
-CEIL = "x = low_res[..., : -(-input_size[0] // 4), : -(-input_size[1] // 4)]"
-
-
-KEYS = (
-    "编码器的头数写成 6",
-    "解码器的头数写成 4",
-    "窗口写成 7",
-    "全局层写成 (3, 5, 8, 11)",
-    "提示编码器的 input_image_size 写成 (512, 512)",
-    "pixel_std 写成 (1, 1, 1)",
-)
-RIGHT = (True, False, True, True, False, False)
-
-
-def flipped(i: int) -> str:
-    values = [not v if j == i else v for j, v in enumerate(RIGHT)]
-    return f"caught = {dict(zip(KEYS, values, strict=True))}"
-
-
-def best(*lines: str, image: str = "", out: str = "chosen") -> str:
-    body = "".join(f"        {line}\n" for line in lines)
-    return f"""
-def best_masks(sam, photos, boxes):
-    side = sam.image_encoder.img_size
-    records = [to_record(p, b, side) for p, b in zip(photos, boxes)]
-    chosen = []
-    {image}
-    for one in sam(records, multimask_output=True):
-        masks, iou = one["masks"], one["iou_predictions"]
-        rows = torch.arange(len(iou))
-{body}
-    return {out}
-"""
-
-
-PICK = "chosen.append(masks[rows, iou.argmax(1)])"
-
-
-def spoiled(change: str) -> str:
-    """改坏第一个字典再问。"""
-    return best(PICK, image=f"r, p, b = records[0], photos[0], boxes[0]; {change}")
-
-
-WRONG = {
-    "ex-09-1": [
-        (f"extra = ({PLACES}, 0, 0)", "忘了全局层的相对位置表"),
-        (f"extra = ({8 * TABLE}, 0, 0)", "忘了绝对位置"),
-        (f"extra = ({PLACES + 4 * TABLE}, 0, 0)", "两张相对位置表"),
-        (f"extra = ({PLACES + 24 * TABLE}, 0, 0)", "只有 4 个全局层"),
-        (f"extra = ({PLACES + 96 * TABLE}, 0, 0)", "一个头那么宽"),
-        (f"extra = ({128**2 * 768 + 8 * 255 * 64}, 0, 0)", "多出几个，不是一共"),
-        (f"extra = ({64 * 768 + 8 * TABLE}, 0, 0)", "边长的平方"),
-        ("extra = (1, 0, 0)", "逐样列出"),
-        (f"extra = ({PLACES + 8 * TABLE}, 256, 0)", "提示编码器的数不对"),
-        (f"extra = ({PLACES + 8 * TABLE}, 0, 9)", "掩码解码器的数不对"),
-        ("extra = 9_502_720", "三个整数"),
-    ],
-    "ex-09-2": [
-        (masks(SOFT, WIDE, WHOLE, END, out="x > 0.5"), "还剩：1024"),
-        (masks(SOFT, WIDE, WHOLE, END, out="x > 0.5"), "original_size，"),
-        (masks(SOFT, WIDE, WHOLE, END, out="x > 0.5"), "sigmoid 还在"),
-        (masks(SOFT, grow("(side, side)"), CUT, END, out="x > 0.5"), "还剩：sigmoid"),
-        (masks(grow("(1024, 1024)", "low_res"), CUT, END), "要用 side。"),
-        (masks(UP, WHOLE, END), "还剩：裁成了"),
-        (masks(UP, END), "没有裁掉填充"),
-        (masks(grow("original_size", "low_res")), "没有裁掉填充"),
-        (masks(EARLY, grow("(side, side)"), END), "裁得太早"),
-        (masks(EARLY, END), "裁得太早"),
-        (masks(CEIL, END), "裁得太早"),
-        (masks("x = low_res", CUT, END), "没有裁掉填充"),
-        (masks(UP_ALIGNED, CUT, END_ALIGNED), "align_corners"),
-        (masks(HARD, grow("(side, side)"), CUT, END, out="x > 0.5"), "取阈值在放大"),
-        (masks(UP, CUT, END, out="x"), "布尔"),
-        (masks(UP, CUT), "形状"),
-        (masks(UP, CUT, END, out="x > 0.5"), "次序"),
-        (masks(UP, CUT, END, out="(x > 0)[0]"), "形状"),
-    ],
-    "ex-09-3": [
-        (flipped(0), "每行一个头那么宽"),
-        (flipped(1), "没有相对位置表"),
-        (flipped(2), "有几行"),
-        (flipped(3), "第 2 层和第 3 层"),
-        (flipped(4), "坐标的除数"),
-        (flipped(5), "state_dict"),
-        ("caught = {}", "六个键"),
-        (f"caught = {dict.fromkeys(KEYS, 1)}", "True 或 False"),
-    ],
-    "ex-09-4": [
-        (best("chosen.append(masks)"), "三张都留下"),
-        (best("chosen.append(masks[:, iou.argmax(1)])"), "一对下标"),
-        (best("chosen.append(masks[:, :1])"), "多出一维"),
-        (best("chosen.append(masks[:, 0])"), "总是第 0 张"),
-        (best("chosen.append(masks[rows, iou.argmin(1)])"), "最低"),
-        (best("chosen.append(masks[:, iou.mean(0).argmax()])"), "同一个序号"),
-        (best("chosen.append(masks[:, iou[0].argmax()])"), "第一个框的序号"),
-        (best("chosen.append(masks[0, iou[0].argmax()])"), "只剩一张"),
-        (best(PICK.replace("])", "].float())")), "布尔"),
-        (best("chosen.append(masks[rows, iou.argmax(1).flip(0)])"), "第 1 维"),
-        (best(PICK, out="chosen[0]"), "列表"),
-        (best(PICK).replace("True", "False"), "multimask_output"),
-        (best(PICK, image="sam(records[:1], True)"), "不止一次"),
-        (best(PICK, image="records = records[:1]"), "每张照片一个字典"),
-        (spoiled("r['original_size'] = r['original_size'][::-1]"), "先高后宽"),
-        (spoiled("r['image'] = r['image'].permute(1, 2, 0)"), "image 的形状"),
-        (spoiled("r['image'] = r['image'] / 255"), "不要自己规范化"),
-        (spoiled("r['boxes'] = torch.tensor(b)"), "随图缩放"),
-        (spoiled("r['boxes'] = r['boxes'] + 1"), "框不对"),
-        ("def best_masks(sam, photos, boxes):\n    return [1, 2]\n", "没有调用 sam"),
-    ],
-}
-
-
-def test_checks_name_the_likely_mistake() -> None:
-    assert_verdicts(STEM, WRONG)
