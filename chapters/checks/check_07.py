@@ -208,7 +208,8 @@ def remember(attn, keys, key_pe):
     ),
     Wrong(
         "要返回一个函数 look(q)，不是结果本身。",
-        "def remember(attn, keys, key_pe):\n    return attn(keys, keys + key_pe, keys)\n",
+        "def remember(attn, keys, key_pe):\n"
+        "    return attn(keys, keys + key_pe, keys)\n",
     ),
     ask=remembered,
     form="要返回一个函数 look(q)，它返回一个张量。",

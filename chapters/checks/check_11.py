@@ -209,7 +209,7 @@ def cut(predictor, photos, clicks):
     ask=cut_out,
     close=nearly,
     form="要返回一个列表，每个点一张掩码。",
-    otherwise="每个点单独问，标签 1，multimask_output=False，别的不交；一张照片编码一遍。",
+    otherwise="每个点单独问，标签 1，multimask_output=False；一张照片编码一遍。",
 )
 
 # ---- 练习 11.3 ------------------------------------------------------------------
@@ -375,7 +375,7 @@ def label_map(predictor, boxes):
     ),
     ask=painted,
     form="要返回一张标号图，形状 (H, W)。",
-    otherwise="标号图不对：背景 0，第 i 个框的掩码处是 i + 1，重叠处归预测的 IoU 高的框。",
+    otherwise="背景 0，第 i 个框的掩码处是 i + 1，重叠处归预测的 IoU 高的框。",
 )
 
 # ---- 练习 11.5 ------------------------------------------------------------------

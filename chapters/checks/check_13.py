@@ -353,6 +353,11 @@ def select(scores, num_points):
     Wrong(THREE, "2.5", "3.5"),
     Wrong("有的组没有用第 0 张：加上去的数不够大，压不过分数的差别。", "1000", "12"),
     Wrong(BURNT, RAW, f"{RAW} if num_points < 3 else torch.zeros(len(scores)).long()"),
+    Wrong(
+        "用了第 0 张，应从后三张里挑。",
+        RAW,
+        "torch.zeros(len(scores), dtype=torch.long)",
+    ),
     Wrong("形状应是 (B,)：argmax 要 dim=1。", "argmax(1)", "argmax()"),
     Wrong("要返回整数：第几张，不是分数。", "argmax(1)", "amax(1)"),
     ask=selected,

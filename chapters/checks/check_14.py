@@ -125,7 +125,8 @@ def redirected(old, new):
         REMOVE,
         f"{REMOVE}{RESTORE}",
         DELETE,
-        '            if name == f"{old}.more":\n                del sys.modules[name]\n',
+        '            if name.endswith(".more"):\n'
+        "                del sys.modules[name]\n",
         "sys.modules.update(kept)",
         "sys.modules.update({k: v for k, v in kept.items() if k not in sys.modules})",
     ),

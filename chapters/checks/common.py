@@ -392,8 +392,11 @@ class Code:
         _, wanted_kind, wanted = want.faces[step]
         if got.faces[-1][1:] == ("touched", True) and kind in ("value", "touched"):
             raise Mistake("改动了传进来的参数：先复制，或算出新的。")
+        if kind == wanted_kind == "length" and name:
+            said = f"“{name}”应有 {wanted} 项，你的有 {value} 项"
+            raise Mistake(sentence(said, where) + self.otherwise)
         if kind != wanted_kind or kind in ("type", "length", "keys"):
-            count = f"你返回了 {value} 样。" if kind == "length" and not name else ""
+            count = f"你返回了 {value} 样。" if kind == "length" else ""
             raise Mistake(sentence(self.form, where) + count)
         label = f"“{name}”" if name else ""
         if kind in ("shape", "dtype"):
