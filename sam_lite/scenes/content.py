@@ -1,7 +1,7 @@
 """场景里画什么：每样成分一个概率，可以一样一样地开关。
 
 ``BASE`` 是 ``make_scene`` 一向画的；``RICH`` 加上十张真照片上有、``BASE`` 里没有的东
-西，给训练用。加一样或去一样，模型在真照片上好了还是坏了，由 ``benchmarks.content`` 量。
+西，给训练用。
 """
 
 import numbers
@@ -54,6 +54,3 @@ RICH = SceneContent(
     tissue=0.08,
     cropped=0.25,
 )
-CONTENTS = {"base": BASE, "rich": RICH}  # 命令行里的名字
-OLD = tuple(field.name for field in fields(BASE) if getattr(BASE, field.name) > 0)
-NEW = tuple(field.name for field in fields(BASE) if getattr(BASE, field.name) == 0)
