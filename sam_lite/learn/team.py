@@ -1,16 +1,14 @@
 """几个进程一起训练、微调（DDP）：每个进程算自己那几张照片，梯度加起来，各自走同样的一步。
 
-进程由 ``torchrun`` 起（或者用 ``start_others``），它用环境变量告诉每个进程“第几个、一共
-几个”；CPU 用 gloo 通信，NVIDIA 显卡用 NCCL。抽样由种子、步数和照片在这一步里的次序
-决定，与进程数无关，所以两个进程和一个进程走出同样的结果，只差浮点舍入。Windows 上没有
-NCCL，都用 gloo；先设环境变量 ``USE_LIBUV=0``，再用 ``torchrun``。
+进程由 ``torchrun`` 起，它用环境变量告诉每个进程“第几个、一共几个”；CPU 用 gloo 通信，
+NVIDIA 显卡用 NCCL。抽样由种子、步数和照片在这一步里的次序决定，与进程数无关，所以两个
+进程和一个进程走出同样的结果，只差浮点舍入。Windows 上没有 NCCL，都用 gloo；先设环境变量
+``USE_LIBUV=0``，再用 ``torchrun``。
 """
 
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -107,60 +105,3 @@ def join_team(device: torch.device) -> Iterator[Team]:
     finally:
         if not started:
             dist.destroy_process_group()
-
-
-def free_address() -> dict[str, str]:
-    """这台机器上一个空着的端口，写成环境变量的样子。"""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    return {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-
-
-@contextmanager
-def start_others(world: int, command: Sequence[str]) -> Iterator[None]:
-    """不用 ``torchrun``，自己再起 world - 1 个进程各跑一遍 command，好一起 join_team。
-
-    走完了等它们走完；半路出来就停掉它们，所以 command 在那些进程里不要写文件。终端的
-    Ctrl-C 不传给它们，由自己告诉它们停。CPU 的线程几个进程平分。world 是 1 时什么也
-    不做。
-
-    错误：已经在 ``torchrun`` 里时抛 SamLiteError。
-    """
-    if world == 1:
-        yield
-        return
-    if "WORLD_SIZE" in os.environ:
-        mend = "torchrun 已经起了几个进程；不用它，就去掉环境变量 WORLD_SIZE。"
-        raise problem("processes", str(world), "1", mend)
-    threads = max(1, torch.get_num_threads() // world)
-    torch.set_num_threads(threads)
-    shared = free_address() | {
-        "WORLD_SIZE": str(world),
-        "OMP_NUM_THREADS": str(threads),
-    }
-    before, others = dict(os.environ), []
-    try:
-        for rank in range(world):
-            own = shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-            if rank:
-                # 终端的 Ctrl-C 只给第一个进程，由它告诉别的：还在导入的听了会当场死掉
-                other = subprocess.Popen(
-                    command,
-                    env=before | own,
-                    start_new_session=True,
-                    creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
-                )
-                others.append(other)
-            else:
-                os.environ.update(own)
-        yield
-        for other in others:
-            other.wait()
-    finally:
-        for other in others:
-            other.kill()
-            other.wait()
-        for name in (*shared, "RANK", "LOCAL_RANK"):
-            os.environ.pop(name)
-        os.environ.update(before)

@@ -55,6 +55,3 @@ RICH = SceneContent(
     tissue=0.08,
     cropped=0.25,
 )
-CONTENTS = {"base": BASE, "rich": RICH}  # 命令行里的名字
-OLD = tuple(field.name for field in fields(BASE) if getattr(BASE, field.name) > 0)
-NEW = tuple(field.name for field in fields(BASE) if getattr(BASE, field.name) == 0)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sam_lite.errors import SamLiteError
-from sam_lite.scenes import Scene, make_scene, make_scenes
+from sam_lite.scenes import Scene, make_scene
 from sam_lite.scenes.objects import MAX_OBJECTS
 
 
@@ -121,22 +121,6 @@ def test_options():
         assert (many.parents[1:] == 0).sum() >= 5
 
 
-def test_parallel_equals_serial_in_order():
-    seeds = [5, 3, 40, *range(100, 120)]
-    serial = list(make_scenes(seeds, 48, workers=0))
-    parallel = list(make_scenes(seeds, 48, workers=2))
-    assert len(parallel) == len(serial) == len(seeds)
-    assert all(same(a, b) for a, b in zip(serial, parallel))
-    assert same(serial[1], make_scene(3, 48))
-
-
-def test_endless_seeds():
-    import itertools
-
-    stream = make_scenes(itertools.count(), 32, workers=1, parts=1.0)
-    assert same(next(stream), make_scene(0, 32, parts=1.0))
-
-
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
@@ -161,13 +145,7 @@ def test_bad_arguments_are_named(name, arguments):
         make_scene(**{"seed": 0, **arguments})
 
 
-def test_bad_arguments_of_make_scenes_and_mask():
-    with pytest.raises(SamLiteError, match="workers"):
-        make_scenes(range(2), workers=-1)
-    with pytest.raises(SamLiteError, match="size"):
-        make_scenes(range(2), size=8)
-    with pytest.raises(SamLiteError, match="seed"):
-        list(make_scenes([-1], workers=0))
+def test_bad_labels_of_mask_are_named():
     s = make_scene(0, 64)
     for k in (0, s.num_objects + 1, 1.0):
         with pytest.raises(SamLiteError, match="k 不对"):
