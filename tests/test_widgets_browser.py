@@ -106,6 +106,13 @@ class Lab:
             client.stop_channels()
         return json.loads(target.read_text("utf-8"))
 
+    def until(self, condition: str, seconds: float = 30):
+        """等到内核里这个条件成立：菜单的消息和 python() 不是同一条连接，先后不定。"""
+        deadline = time.monotonic() + seconds
+        while not self.python(f"result = bool({condition})"):
+            assert time.monotonic() < deadline, condition
+            time.sleep(0.05)
+
     def state(self) -> tuple[list, list, list | None]:
         """Python 那边的点、标签、框。"""
         return self.python(
@@ -424,6 +431,7 @@ result = 0
             "name => document.querySelector('.sam-canvas select').value === name",
             arg=name,
         )
+        lab.until(f"canvas._session.sam.name == {name!r}")
         scores = lab.python("canvas._session.wait(); result = canvas.scores.tolist()")
         np.testing.assert_allclose(scores, np.add(before, shift), atol=1e-4)
         assert lab.state() == [[[60, 90]], [1], None]

@@ -343,7 +343,7 @@ def test_interrupt_of_the_whole_group_while_workers_draw(tmp_path, name, code):
 def test_interrupted_evaluation_says_how_far_it_got(
     tmp_path, monkeypatch, capsys, name, code
 ):
-    def stopped(sam, number, seed, *, click, progress):
+    def stopped(sam, number, seed, *, progress, **options):
         for _ in range(3):
             progress()
         os.kill(os.getpid(), getattr(signal, name))

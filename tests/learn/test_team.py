@@ -118,7 +118,7 @@ def assert_close(one, twos, rtol, atol):
 def test_two_processes_train_like_one(tmp_path, monkeypatch):
     """每步三张图：一个进程分到两张，另一个一张；中途由第二个叫停、续跑。"""
     one, *twos = results(TRAIN, tmp_path, monkeypatch)
-    assert_close(one, twos, 1e-3, 2e-5)
+    assert_close(one, twos, 1e-3, 1e-4)
 
 
 def test_two_processes_fit_like_one(tmp_path, monkeypatch):
