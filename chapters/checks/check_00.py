@@ -77,7 +77,9 @@ def boxed() -> list[tuple]:
     mask = np.zeros((7, 11), dtype=bool)
     mask[2:5, 3:9] = True
     mask[3, 6] = False  # 中间有个洞，不影响
-    return [(mask,)]
+    slanted = np.zeros((7, 11), dtype=bool)  # 首尾两个像素都不在左右的边上
+    slanted[1, 5] = slanted[3, 2:9] = slanted[5, 4] = True
+    return [(mask,), (slanted,)]
 
 
 ex_00_3 = Code(
@@ -111,6 +113,11 @@ def tight_box(mask):
         "后两个数是宽和高：框的后两个数是右下角的坐标 (x1, y1)。",
         "c.max(), r.max()",
         "np.ptp(c), np.ptp(r)",
+    ),
+    Wrong(
+        "第一个和最后一个像素不一定在边上：行、列各取最小和最大。",
+        "c.min(), r.min(), c.max(), r.max()",
+        "c[0], r[0], c[-1], r[-1]",
     ),
     Wrong(
         "要四个数，只有一层括号：x0, y0, x1, y1。",

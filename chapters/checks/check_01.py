@@ -37,12 +37,13 @@ NEW_SIZE = "ResizeLongestSide.get_preprocess_shape(*original_size, side)"
 
 
 def boxes() -> dict[str, tuple]:
-    """每组第一个框在照片里，第二个伸进填充。"""
+    """每组一个框在照片里，一个伸进填充，一个从左上角伸出去。"""
     cases = {}
     for size, side in SIZES:
         h, w = ResizeLongestSide.get_preprocess_shape(*size, side)
         inside = [0.1 * w, 0.2 * h, 0.7 * w, 0.9 * h]
-        given = np.array([inside, [0.5 * w, 0.5 * h, side + 1, side + 1]])
+        padded, out = [0.5 * w, 0.5 * h, side + 1, side + 1], [-2, -3, 0.4 * w, 0.5 * h]
+        given = np.array([inside, padded, out])
         cases[f"{size[0]}×{size[1]} 的照片，边长 {side}"] = given, size, side
     return cases
 
@@ -63,6 +64,7 @@ def restore_boxes(boxes, original_size, side):
         "new_w / w, new_h / h",
         "new_h / h, new_w / w",
     ),
+    Wrong("小于 0 的也要裁，裁到 0。", "clip(0, ", "clip(None, "),
     Wrong("没有裁：伸进填充的框要停在照片边上。", ".clip(0, (w, h))", ""),
     Wrong(
         "裁的界限弄反了：x 到宽为止，y 到高为止。", "clip(0, (w, h))", "clip(0, (h, w))"

@@ -1,5 +1,6 @@
 """第 2 章的练习：对的答案、典型的错误和提示。"""
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from checks.common import Code, Part, Values, Wrong
@@ -20,6 +21,8 @@ def pictures() -> dict[str, tuple]:
 
 GRID = "reshape(B, H // p, W // p, C * p * p)"
 ORDER = "0, 2, 4, 1, 3, 5"
+UNFOLD = "数值对了，可是用了 unfold：这里只用 reshape 和 permute。"
+LOOP = "数值对了，可是用了循环：这里只用 reshape 和 permute。"
 ex_02_1 = Code(
     f"""
 def cut(x, p):
@@ -54,6 +57,20 @@ def cut(x, p):
     Wrong("每块的数都在，块里的次序不对。", ORDER, "0, 2, 4, 3, 1, 5"),
     Wrong("每块的数都在，块里的次序不对。", ORDER, "0, 2, 4, 5, 1, 3"),
     Wrong("每块的数都在，块里的次序不对。", ORDER, "0, 2, 4, 5, 3, 1"),
+    Wrong(
+        UNFOLD,
+        "def cut(x, p):\n"
+        "    B, C, H, W = x.shape\n"
+        "    x = F.unfold(x, p, stride=p).transpose(1, 2)\n"
+        "    return x.reshape(B, H // p, W // p, -1)\n",
+    ),
+    Wrong(
+        LOOP,
+        "def cut(x, p):\n"
+        "    rows = [torch.stack(r.split(p, 3), 1).flatten(2) for r in x.split(p, 2)]\n"
+        "    return torch.stack(rows, 1)\n",
+    ),
+    forbid={"unfold": UNFOLD, "for": LOOP},
     form="要返回一个张量。",
     otherwise="内容不对：块里混进了别的块的数，看 permute 的次序。",
 )
@@ -153,6 +170,8 @@ def examine(judge, embed) -> dict[str, str]:
     except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
         inplace = "in-place" in str(error)
         return {"判断": "自己崩了，就地改了参数" if inplace else "自己崩了"}
+    if isinstance(judged, torch.Tensor | np.generic) and judged.ndim == 0:
+        judged = judged.item()  # 0 维的张量也算真假
     words = {True: "对", False: "错"}
     return {"判断": words[judged] if isinstance(judged, bool) else "不是真假"}
 

@@ -106,6 +106,7 @@ def bias_inputs() -> dict[str, tuple]:
 
 
 ADD = "rel_h[..., :, None] + rel_w[..., None, :]"
+BORROWED = "数值对了，可是借了现成的函数：把题里这一份的三处错改好。"
 ex_03_3 = Code(
     f"""
 def fixed_bias(q, rel_pos_h, rel_pos_w, H, W):
@@ -139,6 +140,16 @@ def fixed_bias(q, rel_pos_h, rel_pos_w, H, W):
         "j[:, None] - j[None, :]",
         "j[None, :] - j[:, None]",
     ),
+    Wrong(
+        BORROWED,
+        "from sam_lite.attention import add_decomposed_rel_pos\n"
+        "def fixed_bias(q, rel_pos_h, rel_pos_w, H, W):\n"
+        "    zeros = q.new_zeros(len(q), H * W, H * W)\n"
+        "    size = (H, W), (H, W)\n"
+        "    return add_decomposed_rel_pos(zeros, q, rel_pos_h, rel_pos_w, *size)\n",
+    ),
+    forbid=dict.fromkeys(("bias_by_loop", "decomposed_rel_pos"), BORROWED)
+    | dict.fromkeys(("rel_pos_by_axis", "add_decomposed_rel_pos"), BORROWED),
     form="要返回一个张量，形状 (B, H·W, H·W)。",
     otherwise="和 bias_by_loop 对不上，也不是原来那三处错：逐行对照 3.7 节。",
 )

@@ -78,6 +78,7 @@ def pasted() -> dict[str, tuple]:
     return cases
 
 
+BORROWED = "结果对了，可是调用了现成的 window_unpartition：把题里这一份改好。"
 ex_04_3 = Code(
     """
 def mended_unpartition(windows, window_size, pad_hw, hw):
@@ -97,6 +98,13 @@ def mended_unpartition(windows, window_size, pad_hw, hw):
     Wrong("漏了 permute：窗口被当成了长条。", ".permute(0, 1, 3, 2, 4, 5)", ""),
     Wrong("忘了裁掉补上的部分：照 hw 裁。", "[:, :H, :W]", ""),
     Wrong("形状不对：高和宽裁反了，hw 是 (高, 宽)。", ":H, :W", ":W, :H"),
+    Wrong(
+        BORROWED,
+        "from sam_lite.windows import window_unpartition\n"
+        "def mended_unpartition(windows, window_size, pad_hw, hw):\n"
+        "    return window_unpartition(windows, window_size, pad_hw, hw)\n",
+    ),
+    forbid={"window_unpartition": BORROWED},
     form="要返回 (B, H, W, C) 的张量。",
     many="窗口怎样排、零补在哪边，一处一处看。",  # 不把答案念出来
     otherwise="内容不对：和原来的网格逐格比一比。",

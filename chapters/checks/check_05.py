@@ -142,6 +142,7 @@ def necks() -> dict[str, tuple]:
 
 NORM = "F.layer_norm(x, x.shape[-1:], neck[1].weight, neck[1].bias, 1e-6)"
 TURN = "x.permute(0, 3, 1, 2)"
+CONV = "数值对了，可是用了卷积：1×1 的卷积就是给每一格乘一个矩阵。"
 RESHAPED = "x.reshape(len(x), -1, *x.shape[1:3])"
 ex_05_3 = Code(
     f"""
@@ -167,6 +168,12 @@ def first_half(grid, neck):
     Wrong("用 reshape 换轴会打乱数值，要用 permute。", TURN, RESHAPED),
     Wrong("用 reshape 换轴会打乱数值，要用 permute。", TURN, RESHAPED, NORM, "x"),
     Wrong(CALLED, NORM, "neck[1](x)"),
+    Wrong(
+        CONV,
+        "F.linear(grid, neck[0].weight[:, :, 0, 0])",
+        "F.conv2d(grid.permute(0, 3, 1, 2), neck[0].weight).permute(0, 2, 3, 1)",
+    ),
+    forbid={"conv2d": CONV, "Conv2d": CONV},
     form="要返回一个张量，形状 (B, out, H, W)。",
     otherwise="数值不同：先乘矩阵，再在通道上规范化，最后才换轴。",
 )

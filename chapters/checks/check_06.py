@@ -159,6 +159,8 @@ def labelled() -> dict[str, tuple]:
         coords = torch.rand(2, 5, 2) * torch.tensor([width, height])
         labels = torch.tensor([[1, 2, -1, 3, 0], [0, -1, 3, 2, 1]])
         cases[f"高 {height}、宽 {width} 的图"] = encoder, coords, labels
+    # ONNX 那边的标签是浮点数
+    cases["标签是浮点数时"] = encoder, coords, labels.float()
     return cases
 
 
@@ -218,6 +220,11 @@ def all_tokens(encoder, coords, labels):
         "labels.long()",
     ),
     Wrong(
+        "标签可能是浮点数（ONNX 那边就是）：当下标之前先 .long()。",
+        "labels.long() + 1",
+        "labels + 1",
+    ),
+    Wrong(
         "多了一个词元：这里不补填充。",
         "code + table[labels.long() + 1]",
         "F.pad(code + table[labels.long() + 1], (0, 0, 0, 1))",
@@ -243,17 +250,24 @@ def masks() -> dict[str, tuple]:
         mask[H // 6 : H // 2, W // 3 : W - W // 8] = True
         strength = f"、strength = {rest[1]:g}" if rest[1:] else ""
         cases[f"高 {H}、宽 {W} 的掩码，side = {rest[0]}{strength}"] = mask, *rest
+    for (H, W), side in (((53, 80), 48), ((101, 40), 64)):
+        cases[f"高 {H}、宽 {W}、全是真，side = {side}"] = np.ones((H, W), bool), side
     return cases
 
 
 def painted(mask_prompt, mask, side, *strength):
-    """先看大小，再看正负，最后看数值；numpy 的也收。"""
+    """先看大小、有几种值，再看正负，最后看数值；numpy 的也收。"""
     got = mask_prompt(mask, side, *strength)
     got = torch.from_numpy(got) if isinstance(got, np.ndarray) else got
     if not isinstance(got, torch.Tensor):
         return got
-    values = "只有 0 和 1" if set(got.unique().tolist()) <= {0.0, 1.0} else "有正有负"
+    kinds = set(got.unique().tolist())
+    values = "只有 0 和 1" if kinds <= {0.0, 1.0} else "有正有负"
+    values = "不止两种" if len(kinds) > 2 else values
     seen = {"形状": tuple(got.shape), "类型": str(got.dtype), "值": values}
+    if mask.all() and got.ndim == 3:
+        rows, columns = (int((got[0] > 0).any(axis).sum()) for axis in (1, 0))
+        seen |= {"照片占的行数": rows, "照片占的列数": columns}
     return seen | {"正负": got > 0, "logits": got}
 
 
@@ -270,7 +284,7 @@ ex_06_5 = Code(
     f"""
 def mask_prompt(mask, side, strength=10.0):
     H, W = mask.shape
-    h, w = round(H * side / max(H, W)), round(W * side / max(H, W))
+    h, w = (int(n * side / max(H, W) + 0.5) for n in (H, W))
     x = torch.tensor(mask, dtype=torch.float)[None, None]
     x = {SHRINK}
     x = {SIGN}
@@ -288,6 +302,21 @@ def mask_prompt(mask, side, strength=10.0):
         "补在了左边和上边：照片是补在右边和下边。",
         "(0, side - w, 0, side - h)",
         "(side - w, 0, side - h, 0)",
+    ),
+    Wrong(
+        "短边取整错了：要四舍五入，不是舍去。",
+        "+ 0.5)",
+        "+ 0.0)",
+    ),
+    Wrong(
+        "短边取整错了：要四舍五入，不是进一。",
+        "int(n * side / max(H, W) + 0.5)",
+        "math.ceil(n * side / max(H, W))",
+    ),
+    Wrong(
+        "边上的格子成了中间的值：缩放之后以 0.5 为界，二选一。",
+        SIGN,
+        "(2 * x - 1) * strength",
     ),
     Wrong("高和宽弄反了。", f"{PAD}[0]", f"{PAD}[0].transpose(1, 2)"),
     Wrong("正负反了：物体里才是正的。", "> 0.5", "< 0.5"),

@@ -265,6 +265,12 @@ def image_after_layers(transformer, image, image_pe, tokens):
         "return states",
         "return [keys for _ in states]",
     ),
+    # 叠成一个张量的也收
+    ask=lambda answer, *args: (
+        list(states)
+        if isinstance(states := answer(*args), torch.Tensor) and states.ndim == 4
+        else states
+    ),
     form="要返回一个列表，一共 depth + 1 份。",
     otherwise="从头一份起，逐份核对。",
     names=tuple(f"第 {i} 份" for i in range(4)),

@@ -277,7 +277,7 @@ def pick(masks, scores, low_res):
 
 
 class Painter:
-    """假的预测器：掩码就是框里的像素，分数事先定好；记下每次怎么问的。"""
+    """假的预测器：掩码是框里的一个菱形，分数事先定好；记下每次怎么问的。"""
 
     def __init__(self, size: tuple[int, int], boxes, scores) -> None:
         self.original_size, self.is_image_set = size, True
@@ -304,8 +304,10 @@ class Painter:
         self.calls.append((len(rows), bool(multimask_output)))
         C = 3 if multimask_output else 1
         masks = np.zeros((len(rows), C, *self.original_size), bool)
-        for mask, (x0, y0, x1, y1) in zip(masks, rows.astype(int)):
-            mask[:, y0 : y1 + 1, x0 : x1 + 1] = True
+        y, x = np.indices(self.original_size)
+        for mask, (x0, y0, x1, y1) in zip(masks, rows):
+            far_x, far_y = abs(2 * x - x0 - x1), abs(2 * y - y0 - y1)
+            mask[:] = far_x / (x1 - x0 + 1) + far_y / (y1 - y0 + 1) < 1.2
         scores = np.array([[self.known[tuple(map(int, r))]] * C for r in rows])
         low_res = np.where(masks[..., :8, :8], 5.0, -5.0)
         if return_logits:
@@ -366,6 +368,11 @@ def label_map(predictor, boxes):
         "标签成了分数的名次：第 i 个框的标签是 i + 1，与分数无关。", "i + 1", "n + 1"
     ),
     Wrong("每个框只要一张：multimask_output=False。", ", multimask_output=False", ""),
+    Wrong(
+        "把框涂满了：要用 predict 返回的掩码。",
+        "labels[masks[i, 0]] = i + 1",
+        "x0, y0, x1, y1 = boxes[i]; labels[y0 : y1 + 1, x0 : x1 + 1] = i + 1",
+    ),
     Wrong("标签要是整数。", "return labels", "return labels / 2"),
     Wrong(
         "问了不止一次：把全部框一次交给 predict。",

@@ -131,6 +131,7 @@ def encoded() -> dict[str, tuple]:
     return cases
 
 
+DECODED = "答案对了，可是把掩码还原出来了：只用 counts 和 H 就够。"
 FIRST, LAST = "counts[0] // H", "(end - 1) // H"
 END = "sum(counts) - (counts[-1] if len(counts) % 2 else 0)"
 ex_12_4 = Code(
@@ -150,6 +151,22 @@ def columns(rle):
     Wrong("末尾一定是 0 吗？看 counts 的个数。", END, "sum(counts[:-1])"),
     Wrong("只看了第一段 1，后面还有。", LAST, FIRST),
     Wrong("是空掩码，要返回 (0, 0)。", "return 0, 0", "return -1, -1"),
+    Wrong(
+        DECODED,
+        "from sam_lite.masks.rle import rle_to_mask\n"
+        "def columns(rle):\n"
+        "    found = np.flatnonzero(rle_to_mask(rle).any(axis=0))\n"
+        "    return (found[0], found[-1]) if len(found) else (0, 0)\n",
+    ),
+    Wrong(
+        DECODED,
+        "def columns(rle):\n"
+        "    values = np.arange(len(rle['counts'])) % 2\n"
+        "    flat = np.repeat(values, rle['counts'])\n"
+        "    found = np.flatnonzero(flat) // rle['size'][0]\n"
+        "    return (found[0], found[-1]) if len(found) else (0, 0)\n",
+    ),
+    forbid=dict.fromkeys(("rle_to_mask", "repeat", "zeros", "decode"), DECODED),
     form="要返回两个整数：(第一列, 最后一列)。",
     otherwise="按列把每一段铺开，看第一个和最后一个 1 在哪一列。",
     names=("第一列", "最后一列"),

@@ -236,7 +236,7 @@ def measured(quantize_rows, w):
         if (np.delete(error, 7, axis=1) >= 20 * scale).any()
         else "没有",
         "0 量准了": "是" if exact else "不是",
-        "格子太大": "是" if (scale[:, 0] >= 1.3 * best).any() else "不是",
+        "格子太大": "是" if (scale[:, 0] >= 1.05 * best).any() else "不是",
         "误差超过半格": "是" if (error > 0.75 * scale).any() else "不是",
     }
 
@@ -287,6 +287,7 @@ def quantize_rows(w):
     Wrong(INEXACT, LOW, "w.min(axis=1, keepdims=True)"),
     Wrong(INEXACT, "np.round(-low / scale)", "-low / scale"),
     Wrong("格子太大：一格是（最大 − 最小）/ 255。", "/ 255", "/ 128"),
+    Wrong("格子太大：一格是（最大 − 最小）/ 255。", "/ 255", "/ 200"),
     Wrong(
         "误差超过了半格多：取刻度要四舍五入（np.round），不是舍去。",
         "np.round(w / scale)",

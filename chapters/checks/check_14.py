@@ -146,7 +146,7 @@ def redirected(old, new):
 
 # ---- 练习 14.2 ------------------------------------------------------------------
 
-IN_PLACE = ("masked_fill_", "masked_scatter_", "index_put_")
+IN_PLACE = ("masked_fill_", "masked_scatter_", "index_put_", "__setitem__")
 
 
 def embedded(portable_embed, *args):
@@ -158,7 +158,7 @@ def embedded(portable_embed, *args):
 
 def look_at_source(function) -> dict[str, object]:
     """带掩码的原地写法，where 里 Python 的数。"""
-    seen = {"原地写法": False, "where 里的数": False}
+    seen = {"原地写法": False, "where 里的数": False, "循环": False}
     tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     for node in ast.walk(tree):
         targets = getattr(node, "targets", [getattr(node, "target", None)])
@@ -168,6 +168,7 @@ def look_at_source(function) -> dict[str, object]:
             called = ast.unparse(node.func).split(".")[-1]
         by_mask = assigns and any(isinstance(t, ast.Subscript) for t in targets)
         seen["原地写法"] |= by_mask or called in IN_PLACE
+        seen["循环"] |= isinstance(node, ast.For | ast.While | ast.comprehension)
         if called == "where":
             values = [*node.args, *(k.value for k in node.keywords)]
             bare = [v.operand if isinstance(v, ast.UnaryOp) else v for v in values]
@@ -209,6 +210,21 @@ def portable_embed(x, labels, negative, positive, nowhere):
         PLACE,
         NONE,
         f"x = x.clone().masked_fill_(labels == -1, 0.0); {NONE}",
+    ),
+    Wrong(
+        PLACE,
+        NONE,
+        "x = x.clone(); x.__setitem__(labels[..., 0] == -1, nowhere)",
+    ),
+    Wrong(
+        "一个点一个点地算，点多了就慢：用 torch.where 一次算完。",
+        "def portable_embed(x, labels, negative, positive, nowhere):\n"
+        "    kinds = {0: negative, 1: positive}\n"
+        "    rows = []\n"
+        "    for row, marks in zip(x.reshape(-1, x.shape[-1]), labels.flatten()):\n"
+        "        row = row + kinds.get(int(marks), torch.zeros_like(row))\n"
+        "        rows.append(nowhere if int(marks) == -1 else row)\n"
+        "    return torch.stack(rows).reshape(x.shape)\n",
     ),
     Wrong(
         "标签 0 是负点、加 negative，1 是正点、加 positive：两个弄反了。",

@@ -95,6 +95,21 @@ def losses(B: int) -> tuple[torch.Tensor]:
 
 LEAST, MEAN = "three.min(dim=1).values", "three.mean(dim=1)"
 ALL = "losses.min(dim=1).values"
+
+
+def backward(ambiguous_loss, losses):
+    """损失，和从它传回来的梯度。"""
+    losses = losses.clone().requires_grad_()
+    loss = ambiguous_loss(losses)
+    if not isinstance(loss, torch.Tensor):
+        return loss
+    seen = {"损失": loss.detach(), "传得回梯度": loss.requires_grad}
+    if loss.requires_grad and loss.shape == (len(losses),):
+        loss.sum().backward()
+        seen["梯度"] = losses.grad
+    return seen
+
+
 ex_15_3 = Code(
     f"""
 def ambiguous_loss(losses):
@@ -111,6 +126,18 @@ def ambiguous_loss(losses):
     Wrong("漏了平均的 5%：会有掩码荒废。", f" + 0.05 * {MEAN}", ""),
     Wrong("是平均，不是总和。", MEAN, "three.sum(dim=1)"),
     Wrong("取成最大的了：要最小的 + 5% 的平均。", LEAST, "three.max(dim=1).values"),
+    Wrong(
+        "梯度断了：别用 .detach()、.item() 或 numpy，训练要从损失传回去。",
+        f"return {LEAST} + 0.05 * {MEAN}",
+        f"return ({LEAST} + 0.05 * {MEAN}).detach()",
+    ),
+    Wrong(
+        "梯度断了：别用 .detach()、.item() 或 numpy，训练要从损失传回去。",
+        LEAST,
+        "three.detach().min(dim=1).values",
+    ),
+    ask=backward,
+    grad=True,
     form="要返回张量，每组提示一个数。",
     otherwise="要最小的 + 5% 的平均。",
 )

@@ -10,12 +10,15 @@ check_NN.py 里的 ``ex_NN_1`` 就是第 NN 章第 1 题的表，检查和测试
 想添一种错误，添一行就够：提示不用在别处再写，测试也会自动去试它。
 """
 
+import ast
 import copy
 import functools
+import inspect
 import itertools
 import linecache
 import math
 import numbers
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -196,6 +199,7 @@ class Code:
         form: 返回的东西样子不对（几样、是不是张量）时的提示。
         otherwise: 认不出是哪一种错误时的提示。
         names: 返回几样时各样的名字。
+        forbid: 不许用的名字 -> 提示；``"for"`` 是循环和推导式。
         kept: 不许改动参数；dtypes: 类型也要相同；grad: 不关梯度。
         close: 两个数组怎样算相同；不给就看 atol。
         exact: 每组只答真假或一两个数的题：全部的组都一样，才算那种错误。
@@ -211,6 +215,7 @@ class Code:
         form: str = "返回的东西样子不对。",
         otherwise: str = "结果不对。",
         names: Sequence[str] = (),
+        forbid: Mapping[str, str] | None = None,
         kept: bool = False,
         dtypes: bool = False,
         grad: bool = False,
@@ -221,7 +226,8 @@ class Code:
     ):
         self.right, self.cases, self.wrongs = right, cases, wrongs
         self.ask, self.form, self.otherwise = ask, form, otherwise
-        self.names, self.kept, self.dtypes, self.grad = names, kept, dtypes, grad
+        self.names, self.forbid = names, forbid or {}
+        self.kept, self.dtypes, self.grad = kept, dtypes, grad
         self.close, self.atol, self.exact, self.many = close, atol, exact, many
 
     def __call__(self, answer: Callable[..., Any]) -> None:
@@ -257,6 +263,9 @@ class Code:
         steps = {c: self.first_step(got[c], want[c]) for c in cases}
         bad = {c: step for c, step in steps.items() if step is not None}
         if not bad:
+            used = used_names(answer)
+            for name, hint in self.forbid.items():
+                expect(name not in used, hint)
             return
         case, step = next(iter(bad.items()))
         where = case if isinstance(case, str) else ""
@@ -308,10 +317,13 @@ class Code:
             try:
                 with torch.set_grad_enabled(self.grad):
                     ask = self.ask or (lambda function, *args: function(*args))
-                    value = answered(ask(function, *given))
+                    value = ask(function, *given)
+                    expect(value is not None, NO_RETURN)
+                    expect(value is not ..., LEFT_OVER)
             except (Mistake, Unanswered):
                 raise
             except Exception as error:
+                expect("ellipsis" not in str(error), LEFT_OVER)
                 value = error
             if want is not None:
                 value = fit(value, want[case].value)
@@ -413,6 +425,24 @@ class Code:
         if detail:
             raise Mistake(sentence(detail, where) + self.otherwise)
         raise Mistake(sentence(self.otherwise, where))
+
+
+NO_RETURN = "函数没有返回东西：是不是忘了 return？"
+LEFT_OVER = "代码里还有一处 `...` 没有换成你写的。"
+
+
+def used_names(function: Any) -> set[str]:
+    """函数的代码里用到的名字和属性，有循环的还有 "for"；看不到源代码时是空的。"""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    except (OSError, TypeError, SyntaxError):
+        return set()
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.For | ast.While | ast.comprehension):
+            found.add("for")
+        found |= {getattr(node, "id", ""), getattr(node, "attr", "")}
+    return found
 
 
 def is_small(faces: list) -> bool:

@@ -109,8 +109,9 @@ def halves(x, y):
         (lambda x, y: (x / 2, y / 2, 0), "不对。要返回两样（小的）。你返回了 3 样。"),
         (lambda x, y: (np.negative(x, out=x), y), "不对。改动了传进来的参数"),
         (lambda x, y: x[99], "运行时出错。IndexError"),
-        (lambda x, y: None, "未作答"),
-        (lambda x, y: ..., "未作答"),
+        (lambda x, y: None, "不对。函数没有返回东西：是不是忘了 return？"),
+        (lambda x, y: ..., "不对。代码里还有一处 `...` 没有换成你写的。"),
+        (lambda x, y: x / ..., "不对。代码里还有一处 `...` 没有换成你写的。"),
     ],
 )
 def test_answers_are_told_apart(answer, said, monkeypatch, capsys):
