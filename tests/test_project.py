@@ -179,7 +179,7 @@ def test_start_keeps_the_readers_notebooks_and_refreshes_ours(tmp_path):
 
 
 def test_start_keeps_jupyterlab_off_the_network(monkeypatch):
-    """真的没有请求出去，由 test_widgets_browser.py 在浏览器里查。"""
+    """真的没有请求出去，由 test_browser.py 在浏览器里查。"""
     monkeypatch.setenv("JUPYTER_CONFIG_PATH", "elsewhere")
     start = runpy.run_path(str(ROOT / "chapters" / "start.py"))
     paths = start["quiet_environment"]()["JUPYTER_CONFIG_PATH"].split(os.pathsep)

@@ -30,7 +30,7 @@ from sam_lite.scenes import make_scene
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
 READY = CHROMIUM is not None and find_spec("playwright") is not None
 pytestmark = pytest.mark.skipif(not READY, reason="浏览器测试：没有 Chromium")
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 START = runpy.run_path(str(ROOT / "chapters" / "start.py"))
 SHOTS = os.environ.get("SAM_LITE_SHOTS")  # 给了文件夹就存截图
 # 裁成不是正方形的：x 和 y 弄反、宽高用错比例，一定看得出
