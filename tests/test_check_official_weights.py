@@ -111,9 +111,11 @@ def test_no_line(weights, monkeypatch, capsys):
     fails(capsys, "HF_ENDPOINT", "--file", weights)
 
 
-def test_command_that_fails_is_reported(weights, tmp_path):
+def test_command_that_fails_is_reported(tmp_path, monkeypatch):
+    done = subprocess.CompletedProcess([], 1, "", "sam-lite：找不到照片")
+    monkeypatch.setattr(subprocess, "run", lambda *args, **options: done)
     with pytest.raises(SamLiteError, match="sam-lite segment 失败.*找不到照片"):
-        script.run_command(weights, tmp_path / "no.png", POINT)
+        script.run_command(tmp_path / "w.pth", PHOTO, POINT)
 
 
 def test_unsorted_and_partial_records_are_compared_rightly():

@@ -202,7 +202,7 @@ class SegmentationCanvas(anywidget.AnyWidget):
     def _receive(self, _: Any, content: dict[str, Any], buffers: list[Any]) -> None:
         """浏览器报告的一个动作；出了错变成画布上的一行字。"""
         actions = {
-            "point": lambda: self.add_point(*content["at"], content["label"]),
+            "point": lambda: self._edit("add_point", *content["at"], content["label"]),
             "box": lambda: self.set_box(*content["box"]),
             "undo": self.undo,
             "clear": self.clear,
