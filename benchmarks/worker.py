@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import statistics
 import time
+from contextlib import redirect_stderr
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -31,14 +32,16 @@ def spawn(case: Case, job: Job, threads: int) -> tuple[Numbers, Parts]:
     process = context.Process(target=answer, args=(there, case.key, job, threads))
     process.start()
     there.close()
+    found = None
     try:
-        return here.recv()
+        found = here.recv()
     except EOFError:
-        process.join()
-        return {"error": f"进程没有走完，退出码 {process.exitcode}"}, {}
-    finally:
+        pass  # 它没有送就完了
+    except BaseException:
         process.kill()
-        process.join()
+        raise
+    process.join()
+    return found or ({"error": f"进程没有走完，退出码 {process.exitcode}"}, {})
 
 
 def answer(pipe: Connection, key: str, job: Job, threads: int) -> None:
@@ -46,7 +49,8 @@ def answer(pipe: Connection, key: str, job: Job, threads: int) -> None:
     torch.set_num_threads(threads)
     parts: Parts = {}
     try:
-        numbers, parts = measure_job(BY_KEY[key], job)
+        with open(os.devnull, "w") as null, redirect_stderr(null):  # 别家的进度条
+            numbers, parts = measure_job(BY_KEY[key], job)
     except NotInstalledError:
         numbers = {"error": "没有安装"}
     except Exception as error:
