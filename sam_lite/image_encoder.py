@@ -43,7 +43,7 @@ class LayerNorm2d(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """形状：``(B, C, H, W) -> (B, C, H, W)``。"""
         x = x.permute(0, 2, 3, 1)  # (B, H, W, C)，通道挪到最后，才能用现成的层规范化
-        x = F.layer_norm(x, (x.shape[-1],), self.weight, self.bias, self.eps)
+        x = F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
         return x.permute(0, 3, 1, 2)  # (B, C, H, W)
 
 
