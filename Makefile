@@ -69,15 +69,15 @@ bench: $(BENCH)
 
 costs: $(BENCH)
 	$(BIN)/python -m benchmarks --only sides,points,prompts --rounds 1 --update
-	$(BIN)/python figures/costs.py
+	$(BIN)/python figures costs
 
 photos: $(COURSE)
 	$(BIN)/python -m benchmarks.photos --write
-	$(BIN)/python figures/photos_masks.py
+	$(BIN)/python figures photos_masks
 
 figures: $(COURSE)
 	$(BIN)/sam-lite demo --all --out figures/demo.jpg
-	for script in figures/*.py; do case $$script in */style.py) ;; *) $(BIN)/python $$script || exit 1;; esac; done
+	$(BIN)/python figures
 
 lint: $(TEST)
 	$(BIN)/python -m ruff check

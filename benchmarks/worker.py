@@ -1,17 +1,15 @@
 """在单独的进程里把一项、一方量一次：时间、CPU 时间、内存，编码器另有矩阵乘法的速度。
 
-``spawn`` 是叫的一头，``python -m benchmarks.worker 设定的文件`` 是量的一头；设定写成
-文件交过去，数字和要核对的张量从文件取回来。
+``spawn`` 是叫的一头，``answer`` 是量的一头，数字和要核对的张量从管子里送回来。
 """
 
 import gc
-import json
+import multiprocessing
 import os
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
+from contextlib import redirect_stderr
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -22,47 +20,43 @@ from .cases import BY_KEY, Case, Run
 from .contenders import Job, NotInstalledError
 from .operations import product_rates
 
-ROOT = Path(__file__).resolve().parent.parent
 Numbers = dict[str, Any]
 Parts = dict[str, np.ndarray]
 
 
 def spawn(case: Case, job: Job, threads: int) -> tuple[Numbers, Parts]:
     """在新的进程里量一次，返回（数字，要核对的张量）；出错时数字里有 error。"""
-    setting = {"case": case.key, "threads": threads, "job": vars(job)}
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "setting.json"
-        path.write_text(json.dumps(setting, default=str), encoding="utf-8")
-        done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.worker", str(path)],
-            cwd=ROOT,
-            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
-            capture_output=True,
-        )
-        found = path.with_name("result.json")
-        if done.returncode != 0 or not found.is_file():
-            return {"error": f"进程没有走完，退出码 {done.returncode}"}, {}
-        numbers = json.loads(found.read_text(encoding="utf-8"))
-        if "error" in numbers:
-            return numbers, {}
-        with np.load(path.with_name("result.npz")) as parts:
-            return numbers, dict(parts)
-
-
-def answer(path: Path) -> None:
-    """量的一头：读设定，量，写结果；没装或出错也写明，照常结束。"""
-    setting = json.loads(path.read_text(encoding="utf-8"))
-    torch.set_num_threads(setting["threads"])
-    job = Job(**{**setting["job"], "folder": Path(setting["job"]["folder"])})
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=answer, args=(there, case.key, job, threads))
+    process.start()
+    there.close()
+    found = None
     try:
-        found, parts = measure_job(BY_KEY[setting["case"]], job)
-        np.savez(path.with_name("result.npz"), **parts)  # type: ignore[arg-type]
+        found = here.recv()
+    except EOFError:
+        pass  # 它没有送就完了
+    except BaseException:
+        process.kill()
+        raise
+    process.join()
+    return found or ({"error": f"进程没有走完，退出码 {process.exitcode}"}, {})
+
+
+def answer(pipe: Connection, key: str, job: Job, threads: int) -> None:
+    """量的一头：没装或出错也写明，照常结束。"""
+    torch.set_num_threads(threads)
+    parts: Parts = {}
+    try:
+        with open(os.devnull, "w") as null, redirect_stderr(null):  # 别家的进度条
+            numbers, parts = measure_job(BY_KEY[key], job)
     except NotInstalledError:
-        found = {"error": "没有安装"}
+        numbers = {"error": "没有安装"}
     except Exception as error:
         line = (str(error).splitlines() or [""])[0]
-        found = {"error": f"出错：{type(error).__name__}：{line}"[:120]}
-    path.with_name("result.json").write_text(json.dumps(found), encoding="utf-8")
+        numbers = {"error": f"出错：{type(error).__name__}：{line}"[:120]}
+    pipe.send((numbers, parts))
 
 
 def measure_job(case: Case, job: Job) -> tuple[Numbers, Parts]:
@@ -138,7 +132,3 @@ def reset_peak(device: str = "cpu") -> bool:
     except OSError:
         return False
     return True
-
-
-if __name__ == "__main__":
-    answer(Path(sys.argv[1]))

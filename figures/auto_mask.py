@@ -103,13 +103,9 @@ def record(axes: Canvas, x: float, y: float) -> None:
     axes.label(x + 0.1, y + TALL / 2, keys, size=8.2, align="left")
 
 
-def main() -> None:
+def main() -> dict[str, style.Figure]:
     """整张图。"""
     figure, axes = style.new_figure(11.5, 2.95)
     for i, draw in enumerate((dots, nested, bars, slopes, boxes, record)):
         draw(axes, *frame(axes, i))
-    style.save_all({"auto_mask": figure})
-
-
-if __name__ == "__main__":
-    main()
+    return {"auto_mask": figure}

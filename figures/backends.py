@@ -4,7 +4,7 @@ import style
 from style import BLUE, GREEN, MUTED, PAPER, PURPLE, RED
 
 
-def main() -> None:
+def main() -> dict[str, style.Figure]:
     """登记簿、查找器、替身、真身，各一个方框。"""
     figure, axes = style.new_figure(10.6, 3.75)
     axes.box(0.2, 2.5, 1.95, 0.8, "源码\nimport abacus.log", line=MUTED)
@@ -26,8 +26,4 @@ def main() -> None:
     axes.link((4.05, 1.05), (4.05, 0.62), color=RED)
     axes.link((3.4, 2.5), (1.2, 2.48), color=BLUE, bend=-0.55)
     axes.label(2.3, 1.75, "在：直接给，查找器\n根本不被问到", size=8.5, color=BLUE)
-    style.save_all({"backends": figure})
-
-
-if __name__ == "__main__":
-    main()
+    return {"backends": figure}

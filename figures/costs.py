@@ -11,7 +11,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from style import BLUE, INK, LINE, MUTED, ORANGE, label, new_figure, save_all
+from style import BLUE, INK, LINE, MUTED, ORANGE, label, new_figure
 
 DATA = Path(__file__).parent.parent / "benchmarks" / "results.json"
 VARIANTS = ("tiny", "vit_b", "vit_l", "vit_h")
@@ -93,10 +93,6 @@ def draw_counts() -> Figure:
     return figure
 
 
-def main() -> None:
+def main() -> dict[str, Figure]:
     """画两张图。"""
-    save_all({"costs_sides": draw_sides(), "costs_counts": draw_counts()})
-
-
-if __name__ == "__main__":
-    main()
+    return {"costs_sides": draw_sides(), "costs_counts": draw_counts()}

@@ -43,7 +43,7 @@ def branch(
     axes.plus(end, STREAM, 0.17)
 
 
-def main() -> None:
+def main() -> dict[str, style.Figure]:
     """下面一条直线是残差流，上面两条支路。"""
     figure, axes = style.new_figure(11.2, 3.95)
     axes.plot([0.15, 10.85], [STREAM] * 2, color=INK, lw=4, solid_capstyle="butt")
@@ -61,8 +61,4 @@ def main() -> None:
     axes.label(9.0, STREAM - 0.28, "1×64×64×768", size=11, color=BLUE)
     words = "残差流：一路直通，只做加法，从不被规范化"
     axes.label(4.9, STREAM - 0.6, words, size=12)
-    style.save_all({"encoder_block": figure})
-
-
-if __name__ == "__main__":
-    main()
+    return {"encoder_block": figure}

@@ -76,7 +76,7 @@ def draw_image_out(axes: Canvas) -> None:
     axes.label(11.62, 2.8, words, size=10.5)
 
 
-def main() -> None:
+def main() -> dict[str, style.Figure]:
     """左边进，中间互相看，右边出。"""
     figure, axes = style.new_figure(12.65, 5.1)
     draw_inputs(axes)
@@ -85,8 +85,4 @@ def main() -> None:
     axes.label((LEFT + RIGHT) / 2, 2.6, words, size=11, color=PURPLE)
     draw_tokens_out(axes)
     draw_image_out(axes)
-    style.save_all({"mask_decoder": figure})
-
-
-if __name__ == "__main__":
-    main()
+    return {"mask_decoder": figure}

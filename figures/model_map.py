@@ -262,14 +262,10 @@ def training_map() -> style.Figure:
     return figure
 
 
-def main() -> None:
+def main() -> dict[str, style.Figure]:
     """全部点亮的一张，和各章各一张。"""
     figures = {f"model_map_{i:02d}": model_map(i)[0] for i in range(1, 10)}
     extras = (weights_map, predictor_map, auto_mask_map)
     extras += (onnx_map, backends_map, training_map)
     figures |= {f"model_map_{10 + i}": draw() for i, draw in enumerate(extras)}
-    style.save_all({"model_map": model_map()[0], **figures})
-
-
-if __name__ == "__main__":
-    main()
+    return {"model_map": model_map()[0], **figures}

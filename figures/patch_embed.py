@@ -80,7 +80,7 @@ def caption(axes: Canvas, centre: float, y: float, title: str, shape: str = "") 
     axes.label(centre, y, shape, size=11, color=BLUE)
 
 
-def main() -> None:
+def main() -> dict[str, style.Figure]:
     """上面：切、摊平、乘；下面：卷积、挪轴；右边汇合。"""
     figure, axes = style.new_figure(12.2, 4.6)
     high, title = 3.4, 3.98
@@ -122,8 +122,4 @@ def main() -> None:
     middle = (fourth + 1.2 + last + 0.75) / 2
     words = "permute：通道挪到最后"
     axes.label(middle, low + 0.22, words, size=12, color=GREEN)
-    style.save_all({"patch_embed": figure})
-
-
-if __name__ == "__main__":
-    main()
+    return {"patch_embed": figure}

@@ -1,7 +1,4 @@
-"""画 photos_masks.jpg：十张照片，真值、给一个框的掩码、点一下的掩码。
-
-运行：python figures/photos_masks.py
-"""
+"""画 photos_masks.jpg：十张照片，真值、给一个框的掩码、点一下的掩码。"""
 
 import sys
 from pathlib import Path

@@ -101,7 +101,7 @@ def wrong_threshold(axes: Canvas, x: float) -> None:
         axes.label(side, y, text, size=9.5, color=color, align="left")
 
 
-def main() -> None:
+def main() -> dict[str, style.Figure]:
     """整张图。"""
     figure, axes = style.new_figure(12.1, 6.15)
     right_order(axes)
@@ -118,8 +118,4 @@ def main() -> None:
     )
     for x, note in zip((0.4, 3.95, 8.3), notes, strict=True):
         axes.label(x, LOW - 2.05, note, size=10, align="left")
-    style.save_all({"postprocess": figure})
-
-
-if __name__ == "__main__":
-    main()
+    return {"postprocess": figure}

@@ -55,7 +55,7 @@ def feedback(axes: Canvas, start: float, end: float) -> None:
     axes.label((start + end) / 2, MIDDLE + 0.33, words, size=11, color=ORANGE)
 
 
-def main() -> None:
+def main() -> dict[str, style.Figure]:
     """从左到右是时间。"""
     figure, axes = style.new_figure(12.2, 4.55)
     encode(axes)
@@ -70,8 +70,4 @@ def main() -> None:
     axes.box(10.62, MIDDLE - 0.3, 1.4, 0.6, "掩码", line=GREEN, fill=PAPER, size=12)
     axes.link((0.25, 0.42), (12.0, 0.42), color=MUTED)
     axes.label(0.25, 0.2, "时间", size=11, color=MUTED, align="left")
-    style.save_all({"predictor": figure})
-
-
-if __name__ == "__main__":
-    main()
+    return {"predictor": figure}

@@ -41,7 +41,7 @@ def origin(axes: Canvas, x: float) -> None:
     axes.label(x + 0.02, TOP + 0.15, "(0, 0)", size=8, color=INK)
 
 
-def main() -> None:
+def main() -> dict[str, style.Figure]:
     """整张图。"""
     figure, axes = style.new_figure(11.4, 4.75)
     first, second, third = 0.4, 3.1, 7.95
@@ -99,8 +99,4 @@ def main() -> None:
     axes.link((end, low), (end, TOP - small_h - 0.66), color=GREEN, weight=2)
     text = "掩码回来：先裁掉填充，再缩回照片的大小"
     axes.label((start + end) / 2 - 0.6, low + 0.2, text, size=10.5, color=GREEN)
-    style.save_all({"preprocess": figure})
-
-
-if __name__ == "__main__":
-    main()
+    return {"preprocess": figure}

@@ -79,7 +79,7 @@ def dense_row(axes: Canvas) -> None:
     axes.link((8.62, y), (8.62, MASK - 0.45))
 
 
-def main() -> None:
+def main() -> dict[str, style.Figure]:
     """上半稀疏，下半稠密。"""
     figure, axes = style.new_figure(11.4, 6.35)
     axes.label(3.75, TOP + 0.3, "在哪里", size=12, color=ORANGE)
@@ -105,8 +105,4 @@ def main() -> None:
         axes.rectangle(corner, 0.8, 0.8, fc=LIGHT[GREEN], ec=GREEN, lw=1)
     words = "稠密嵌入\n(批量, 256, 64, 64)"
     axes.label(9.45, MASK, words, size=11, color=GREEN, align="left")
-    style.save_all({"prompt_encoder": figure})
-
-
-if __name__ == "__main__":
-    main()
+    return {"prompt_encoder": figure}

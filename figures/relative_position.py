@@ -13,7 +13,7 @@ CELL = 0.42
 TOP, LOW = 3.55, 1.75  # 行、列两条路的上沿
 
 
-def main() -> None:
+def main() -> dict[str, style.Figure]:
     """整张图：上面一条路是行，下面一条路是列。"""
     figure, axes = style.new_figure(11.2, 4.3)
     draw_pair(axes)
@@ -23,7 +23,7 @@ def main() -> None:
         draw_index(axes, *path)
         draw_table(axes, *path)
     draw_sum(axes)
-    style.save_all({"relative_position": figure})
+    return {"relative_position": figure}
 
 
 def draw_pair(axes: Canvas) -> None:
@@ -92,7 +92,3 @@ def draw_sum(axes: Canvas) -> None:
     axes.box(9.0, 1.95, 2.0, 0.4, "相加 = 偏置", line=GREEN)
     text = "q 是查询格的向量，\n没有除以 √d"
     axes.label(10.0, 0.95, text, size=9, color=PURPLE)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,6 @@
 """画 scenes.jpg 和 scenes_rich.jpg：训练用的场景，每一对右边是每个物体的掩码。
 
 前一张是平常的十二张场景，后一张是新添的成分，一样一行。
-运行：python figures/shape_scenes.py
 """
 
 from dataclasses import replace

@@ -1,7 +1,4 @@
-"""画 sticker_scenes.jpg：贴纸场景长什么样，右边是每样东西的掩码，下面是名字。
-
-运行：python figures/sticker_scenes.py
-"""
+"""画 sticker_scenes.jpg：贴纸场景长什么样，右边是每样东西的掩码，下面是名字。"""
 
 from collections import Counter
 from pathlib import Path

@@ -167,10 +167,3 @@ def to_svg(figure: Figure) -> str:
     pyplot.close(figure)
     lines = (line.rstrip() for line in text.getvalue().splitlines())
     return "\n".join(lines) + "\n"
-
-
-def save_all(figures: dict[str, Figure]) -> None:
-    """把几张图写成 figures/ 里的 SVG，名字是键。"""
-    for name, figure in figures.items():
-        (HERE / f"{name}.svg").write_text(to_svg(figure), encoding="utf-8")
-        print(f"写好了 figures/{name}.svg")

@@ -6,7 +6,7 @@ from style import BLUE, GREEN, INK, MUTED, ORANGE, PURPLE, RED, Canvas
 HIGH, LOW, TALL = 2.75, 0.75, 0.8  # 两轮的高度，一个方框的高
 
 
-def main() -> None:
+def main() -> dict[str, style.Figure]:
     """第一轮从答案抽提示，第二轮在错处补一个点，损失加起来。"""
     figure, axes = style.new_figure(11.2, 4.5)
     column(axes, 0.2, HIGH, "答案\n一个物体的掩码", PURPLE, 1.4)
@@ -38,7 +38,7 @@ def main() -> None:
     axes.link((9.65, LOW + TALL), (9.65, 2.0), color=RED)
     text = "还有第三轮、第四轮……论文一共 11 轮，其中两轮只送 logits，不补点"
     axes.label(5.6, 0.35, text, size=9, color=MUTED)
-    style.save_all({"training": figure})
+    return {"training": figure}
 
 
 def column(
@@ -53,7 +53,3 @@ def flow(axes: Canvas, start: float, end: float, y: float, text: str = "") -> No
     middle = y + TALL / 2
     axes.link((start, middle), (end, middle))
     axes.label((start + end) / 2, middle + 0.14, text, size=8.5, color=MUTED)
-
-
-if __name__ == "__main__":
-    main()

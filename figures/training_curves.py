@@ -13,7 +13,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from style import BLUE, GREEN, LINE, MUTED, ORANGE, new_figure, save_all
+from style import BLUE, GREEN, LINE, MUTED, ORANGE, new_figure
 
 DATA = Path(__file__).parent.parent / "benchmarks" / "training" / "curves.json"
 ROWS = {"weights": "从同一份权重出发，换网格", "nothing": "从零开始，换宽度和层数"}
@@ -61,10 +61,6 @@ def draw(runs: list[dict[str, Any]]) -> Figure:
     return figure
 
 
-def main() -> None:
+def main() -> dict[str, Figure]:
     """画图。"""
-    save_all({"training_curves": draw(read_runs())})
-
-
-if __name__ == "__main__":
-    main()
+    return {"training_curves": draw(read_runs())}

@@ -95,7 +95,7 @@ def image(axes: Canvas) -> None:
     axes.box(12.37, IMAGE - 0.2, 0.66, 0.4, "norm4", line=MUTED, size=10)
 
 
-def main() -> None:
+def main() -> dict[str, style.Figure]:
     """两条流和四步，两头是形状。"""
     figure, axes = style.new_figure(14.2, 5.2)
     tokens(axes)
@@ -112,8 +112,4 @@ def main() -> None:
     axes.label(3.3, IMAGE - 0.24, "1×4096×256", size=10, color=BLUE)
     words = "先算，加回残差，再规范化；值里从不加位置编码"
     axes.label(3.3, IMAGE - 0.75, words, size=12, color=MUTED)
-    style.save_all({"two_way_block": figure})
-
-
-if __name__ == "__main__":
-    main()
+    return {"two_way_block": figure}

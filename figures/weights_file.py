@@ -8,12 +8,12 @@ SHAPES = ("(1, 64, 64, 768)", "(768, 3, 16, 16)")
 BYTES = (4 * 64 * 64 * 768, 4 * 768 * 3 * 16 * 16)
 
 
-def main() -> None:
+def main() -> dict[str, style.Figure]:
     """左边 .pth，右边 .safetensors，数是 vit_b 的前两个张量。"""
     figure, axes = style.new_figure(12.4, 4.7)
     draw_pth(axes)
     draw_safetensors(axes)
-    style.save_all({"weights_file": figure})
+    return {"weights_file": figure}
 
 
 def draw_pth(axes: Canvas) -> None:
@@ -67,7 +67,3 @@ def draw_safetensors(axes: Canvas) -> None:
     axes.label(left + 5.1, 0.77, "……")
     axes.label(left + 4.65, 0.4, f"{ends[2]}", size=8, color=INK)
     axes.link((left + 3.15, 1.85), (left + 3.15, 1.02), color=BLUE)
-
-
-if __name__ == "__main__":
-    main()

@@ -92,7 +92,7 @@ def step(axes: Canvas, start: float, end: float, y: float, text: str) -> None:
     axes.label((start + end) / 2, y + 0.2, text, size=11, color=MUTED)
 
 
-def main() -> None:
+def main() -> dict[str, style.Figure]:
     """上面一行：补零、切开；右边：注意力；下面一行：拼回、裁掉。"""
     figure, axes = style.new_figure(9.6, 6.75)
     wide = 5 * CELL + 4 * SPREAD
@@ -129,8 +129,4 @@ def main() -> None:
     padding(axes, first, 0.34, 0.26, 0.18)
     words = "补上的格子：进注意力之前是零，出来以后不再是零"
     axes.label(first + 0.36, 0.25, words, size=11, color=INK, align="left")
-    style.save_all({"window_partition": figure})
-
-
-if __name__ == "__main__":
-    main()
+    return {"window_partition": figure}

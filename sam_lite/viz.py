@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image, ImageCms, ImageDraw, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
 
 from .errors import SamLiteError
 from .files.atomic import atomic_file, check_writable
@@ -37,7 +37,6 @@ PALETTE: Picture = np.array(
 POSITIVE, NEGATIVE = (0, 158, 115), (213, 94, 0)  # 正点绿、负点红，也分得开
 LOSSLESS = (".png", ".bmp", ".tif", ".tiff")  # 掩码只存成这些：JPEG 会改像素值
 LOSSY = (".jpg", ".jpeg", ".webp")  # 叠加图还可以存成这些
-ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 
 
 # ---- 读 ----------------------------------------------------------------------
@@ -76,13 +75,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """把任意模式的 Pillow 图片转成 RGB：透明处垫白底，16 位缩到 8 位。"""
     if image.mode.startswith(("I", "F")):  # I;16、I;16B、I、F：一个通道，超过 8 位
         return Image.fromarray(_to_8bit(np.asarray(image))).convert("RGB")
-    if image.mode == "LAB":
-        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-        turned = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
-        assert turned is not None  # 只有 inPlace=True 时才是 None
-        return turned
-    if image.mode in ALPHA_MODES or "transparency" in image.info:
-        image = image.convert("LA") if image.mode == "La" else image
+    if image.getbands()[-1] in ("A", "a") or "transparency" in image.info:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image.convert("RGBA"))
     return image.convert("RGB")

@@ -1,7 +1,7 @@
 """第 10 章：找到权重、认出型号、严格地装进模型。
 
-文件怎么安全地读在 ``weights_reading.py``，Hugging Face 的名字在
-``weights_huggingface.py``。
+文件怎么安全地读在 ``files/reading.py``，Hugging Face 的名字在
+``files/huggingface.py``。
 """
 
 import difflib
@@ -222,12 +222,6 @@ def sam_from_state(
     sam.pixel_mean = torch.tensor(PIXEL_MEAN, dtype=dtype).reshape(-1, 1, 1)
     sam.pixel_std = torch.tensor(PIXEL_STD, dtype=dtype).reshape(-1, 1, 1)
     return sam.eval()
-
-
-def load_strictly(sam: Sam, state: State, path: str | Path = "权重") -> None:
-    """装进已有的模型：名字、形状、数值全部没有问题才装，否则抛错，模型一点不变。"""
-    check_fits(sam, state, path)
-    sam.load_state_dict(state, strict=True)
 
 
 def check_fits(sam: Sam, state: State, path: str | Path) -> None:

@@ -37,13 +37,6 @@ def test_square_covers_the_pixels_it_bounds():
     assert np.array_equal(truth.fill_polygons([SQUARE], (5, 6)), expected)
 
 
-def test_triangle_takes_the_pixels_whose_centres_lie_inside():
-    """斜边 x + y = 3.8：中心 (x + 0.5, y + 0.5) 在里面的，是 x + y <= 2 的六个。"""
-    mask = truth.fill_polygons([[[0, 0], [3.8, 0], [0, 3.8]]], (4, 5))
-    y, x = np.ogrid[:4, :5]
-    assert np.array_equal(mask, x + y <= 2) and mask.sum() == 6
-
-
 def test_polygons_add_up_and_what_stands_in_front_is_cut_out():
     behind = {"name": "碟子", "polygons": [SQUARE, [[3, 1], [6, 1], [6, 3], [3, 3]]]}
     front = {"name": "杯子", "polygons": [[[2, 0], [4, 0], [4, 2], [2, 2]]]}
@@ -60,7 +53,6 @@ def test_polygons_add_up_and_what_stands_in_front_is_cut_out():
     [
         ([{"name": "a", "polygons": [SQUARE[:2]]}], "至少三个角"),
         ([{"name": "a", "polygons": [[[0, 0], [9, 0], [0, 2]]]}], "照片里面"),
-        ([{"name": "a", "polygons": [[[0, 0], [-1, 0], [0, 2]]]}], "照片里面"),
         ([{"name": "a", "polygons": [SQUARE], "minus": ["b"]}], "a 减去 b"),
         ([{"name": "a", "polygons": [SQUARE]}] * 2, "重复"),
     ],
@@ -139,8 +131,3 @@ def test_write_takes_only_the_shipped_weights(tmp_path, monkeypatch, capsys):
     assert command.main(["--line"], tmp_path) == 0
     (line,) = capsys.readouterr().out.splitlines()
     assert f"box {result['miou']['box']:.4f}" in line
-
-
-def test_missing_weights_are_one_line(capsys):
-    assert command.main(["--checkpoint", "no.safetensors"]) == 1
-    assert "no.safetensors" in capsys.readouterr().err

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from packaging.markers import Marker
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -58,20 +57,12 @@ def tracked() -> list[Path]:
 # ---- 依赖与版本 ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("line", DIRECT)
-def test_direct_dependency_is_pinned_in_range(line):
-    requirement = Requirement(line)
-    version = pins().get(canonicalize_name(requirement.name))
-    assert version, f"constraints.txt 里没有 {requirement.name}"
-    assert requirement.specifier.contains(version), f"{line} 容不下 {version}"
-
-
-def test_same_dependency_has_one_range():
-    ranges: dict[str, set[str]] = {}
+def test_direct_dependencies_are_pinned_and_have_one_range():
+    known, ranges = pins(), {}
     for requirement in map(Requirement, DIRECT):
-        name = canonicalize_name(requirement.name)
-        ranges.setdefault(name, set()).add(str(requirement.specifier))
-    assert {n: r for n, r in ranges.items() if len(r) > 1} == {}
+        name, allowed = canonicalize_name(requirement.name), requirement.specifier
+        assert allowed.contains(known[name]), f"{requirement} 容不下 {known[name]}"
+        assert ranges.setdefault(name, allowed) == allowed, f"{name} 写了两种范围"
 
 
 def test_core_needs_four_packages_only():
@@ -81,14 +72,11 @@ def test_core_needs_four_packages_only():
 
 def test_environment_yml_leaves_everything_to_pip():
     environment = yaml.safe_load(read("environment.yml"))
-    assert environment["name"] == "sam_lite"
     assert environment["dependencies"] == [
         "python=3.11",
         "pip",
         {"pip": ["-c constraints.txt", "-e .[course,test]"]},
     ]
-    oldest = PROJECT["requires-python"].removeprefix(">=")
-    assert Marker(f"python_version >= '{oldest}'").evaluate({"python_version": "3.11"})
 
 
 def test_versions_agree():
@@ -96,24 +84,14 @@ def test_versions_agree():
     assert PROJECT["version"] == citation["version"] == sam_lite.__version__
 
 
-def test_command_and_types_are_declared():
-    assert PROJECT["scripts"] == {"sam-lite": "sam_lite.cli:main"}
-    assert (ROOT / "sam_lite" / "py.typed").is_file()
-
-
 # ---- 许可与照片 ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("LICENSE", ["Apache License", "Version 2.0", "END OF TERMS AND CONDITIONS"]),
-        ("LICENSE-docs", ["Attribution-ShareAlike 4.0 International", "Section 8"]),
-        ("NOTICE", ["arXiv:2304.02643", "Meta", "segment_anything", "Apache License"]),
-    ],
-)
-def test_licence_file_is_whole(name, words):
-    assert [word for word in words if word not in read(name)] == []
+def test_licence_files_are_whole():
+    assert "END OF TERMS AND CONDITIONS" in read("LICENSE")
+    assert "Section 8" in read("LICENSE-docs")
+    for word in ("arXiv:2304.02643", "Meta", "segment_anything", "Apache License"):
+        assert word in read("NOTICE")
 
 
 def test_every_photo_has_source_and_licence():
@@ -149,13 +127,6 @@ def test_readme_names_only_what_exists(name):
             assert re.search(rf"^#+ {heading}$", read(file), re.MULTILINE), link
 
 
-def test_ci_runs_make_test():
-    lines = read(".ci/run").splitlines()
-    assert lines[1] == "set -euo pipefail" and lines[-1] == "make test"
-    workflow = yaml.safe_load(read(".github/workflows/ci.yml"))
-    assert ".ci/run" in [s.get("run") for s in workflow["jobs"]["test"]["steps"]]
-
-
 def test_start_keeps_the_readers_notebooks_and_refreshes_ours(tmp_path):
     copy_new = runpy.run_path(str(ROOT / "chapters" / "start.py"))["copy_new"]
     source, my = tmp_path / "chapters", tmp_path / "my"
@@ -179,7 +150,7 @@ def test_start_keeps_the_readers_notebooks_and_refreshes_ours(tmp_path):
 
 
 def test_start_keeps_jupyterlab_off_the_network(monkeypatch):
-    """真的没有请求出去，由 test_widgets_browser.py 在浏览器里查。"""
+    """真的没有请求出去，由 test_browser.py 在浏览器里查。"""
     monkeypatch.setenv("JUPYTER_CONFIG_PATH", "elsewhere")
     start = runpy.run_path(str(ROOT / "chapters" / "start.py"))
     paths = start["quiet_environment"]()["JUPYTER_CONFIG_PATH"].split(os.pathsep)

@@ -28,11 +28,8 @@ def disc(height: int, width: int, cx: float, cy: float, radius: float) -> np.nda
         ("L", 90, (90, 90, 90)),
         ("1", 1, (255, 255, 255)),
         ("RGB", RED, RED),
-        ("RGBA", (*RED, 255), RED),
         ("RGBA", (*RED, 0), (255, 255, 255)),  # 全透明处是白底
         ("RGBA", (0, 0, 0, 128), (127, 127, 127)),
-        ("LA", (90, 0), (255, 255, 255)),
-        ("I;16", 65535, (255, 255, 255)),
         ("I;16", 257 * 77, (77, 77, 77)),
         ("I", 257 * 77, (77, 77, 77)),
         ("F", 0.5, (128, 128, 128)),
@@ -46,11 +43,6 @@ def test_read_photo_every_mode(tmp_path, mode, colour, expected):
     assert image.shape == (5, 7, 3)
     assert image.dtype == np.uint8
     assert image[2, 3].tolist() == list(expected)
-
-
-def test_read_photo_lab_tiff(tmp_path):
-    Image.new("LAB", (4, 3), (255, 128, 128)).save(tmp_path / "lab.tif")
-    assert (viz.read_photo(tmp_path / "lab.tif") >= 250).all()  # L 最大就是白
 
 
 def test_read_photo_16_bit_png_keeps_the_gradient(tmp_path):
@@ -115,21 +107,6 @@ def test_save_image_round_trip(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["mask.png"]  # 没有临时文件
 
 
-def test_failed_write_leaves_the_old_file_whole(tmp_path, monkeypatch):
-    target = tmp_path / "out.png"
-    viz.save_image(target, photo())
-    before = target.read_bytes()
-
-    def broken(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(viz.os, "replace", broken)
-    with pytest.raises(SamLiteError, match="写不了"):
-        viz.save_image(target, photo(grey=3))
-    assert target.read_bytes() == before
-    assert [p.name for p in tmp_path.iterdir()] == ["out.png"]
-
-
 def test_save_image_refuses(tmp_path):
     with pytest.raises(SamLiteError, match="没有文件夹"):
         viz.save_image(tmp_path / "no" / "a.png", photo())
@@ -156,17 +133,6 @@ def test_contour_matches_a_loop():
             inside = all(0 <= r < 9 and 0 <= c < 13 and mask[r, c] for r, c in around)
             expected[y, x] = mask[y, x] and not inside
     assert np.array_equal(viz.contour(mask), expected)
-
-
-def test_contour_closes_at_the_border_of_the_picture():
-    full = np.ones((6, 8), dtype=bool)
-    ring = viz.contour(full)
-    assert ring.sum() == 2 * 8 + 2 * 4
-    assert not ring[1:-1, 1:-1].any()
-    corner = np.zeros((6, 8), dtype=bool)
-    corner[:3, :3] = True
-    assert not viz.contour(corner)[3:].any()  # 不会绕到对面去
-    assert not viz.contour(corner)[:, 3:].any()
 
 
 def test_overlay_fills_inside_and_keeps_outside():

@@ -1,6 +1,5 @@
 """第 10 章：读权重。"""
 
-import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,23 +49,14 @@ def test_registry() -> None:
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-@pytest.mark.parametrize("as_text", [False, True])
-def test_load_path(tiny: Sam, tmp_path: Path, suffix: str, as_text: bool) -> None:
-    """官方格式和 safetensors 都能按路径读，尺寸从张量里认出，处于 eval。"""
+def test_load_path(tiny: Sam, tmp_path: Path, suffix: str) -> None:
+    """两种格式都能按路径读，尺寸从张量里认出，处于 eval；官方的登记表也一样。"""
     path = save(tiny, tmp_path / f"mine{suffix}")
-    model = sam_lite.load(str(path) if as_text else path)
-    assert isinstance(model, Sam) and not model.training
-    assert_same_state(model, tiny)
-    assert model.device == torch.device("cpu")
-
-
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_build_with_checkpoint(tiny: Sam, tmp_path: Path, suffix: str) -> None:
-    """官方的用法：登记表按名字建模型，`checkpoint` 给路径。"""
-    path = save(tiny, tmp_path / f"mine{suffix}")
-    model = sam_lite.sam_model_registry["tiny"](checkpoint=str(path))
-    assert not model.training
-    assert_same_state(model, tiny)
+    registry = sam_lite.sam_model_registry
+    for model in (sam_lite.load(path), registry["tiny"](checkpoint=str(path))):
+        assert isinstance(model, Sam) and not model.training
+        assert_same_state(model, tiny)
+        assert model.device == torch.device("cpu")
 
 
 def test_build_without_checkpoint() -> None:
@@ -83,19 +73,20 @@ def test_save(tiny: Sam, tmp_path: Path) -> None:
     save_half(tiny, path)
     count = sum(t.numel() for t in tiny.state_dict().values())
     assert 2 * count < path.stat().st_size < 2.1 * count
+    with pytest.raises(SamLiteError, match=r"path.*\.safetensors"):
+        save_half(tiny, tmp_path / "a.pth")
     assert [file.name for file in tmp_path.iterdir()] == ["small.safetensors"]
     state = sam_lite.load(path).state_dict()
     for name, tensor in tiny.state_dict().items():
         assert torch.equal(state[name], tensor.half().float()), name
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_load_dtype(tiny: Sam, tmp_path: Path, dtype: torch.dtype) -> None:
+def test_load_dtype(tiny: Sam, tmp_path: Path) -> None:
     """`dtype` 与 `device` 在读的时候给出。"""
     path = save(tiny, tmp_path / "mine.safetensors")
-    model = sam_lite.load(path, device="cpu", dtype=dtype)
-    assert {p.dtype for p in model.parameters()} == {dtype}
-    assert {b.dtype for b in model.buffers()} == {dtype}
+    model = sam_lite.load(path, device="cpu", dtype=torch.bfloat16)
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    assert {b.dtype for b in model.buffers()} == {torch.bfloat16}
     assert not model.training
 
 
@@ -107,59 +98,6 @@ def test_recognise(name: str) -> None:
     assert recognize(state) == PRESETS[name]
 
 
-class Trap:
-    """一个读的时候会执行代码的对象。"""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple:
-        return Path.touch, (self.path,)
-
-
-@pytest.mark.parametrize("kind", ["torch", "pickle"])
-def test_refuses_code(tiny: Sam, tmp_path: Path, kind: str) -> None:
-    """会执行代码的 pickle 被拒绝，代码没有执行。"""
-    trap, path = tmp_path / "executed", tmp_path / "bad.pth"
-    state = {**tiny.state_dict(), "extra": Trap(trap)}
-    if kind == "torch":
-        torch.save(state, path)
-    else:
-        path.write_bytes(pickle.dumps({"extra": Trap(trap)}, protocol=2))
-    with pytest.raises(SamLiteError, match="bad.pth"):
-        sam_lite.load(path)
-    assert not trap.exists()
-
-
-def test_strict(tiny: Sam, tmp_path: Path) -> None:
-    """少一个键、多一个键、形状不对，都点名报错，不会悄悄读一半。"""
-    key = "mask_decoder.iou_token.weight"
-    state = tiny.state_dict()
-    missing = {k: v for k, v in state.items() if k != key}
-    for bad, name in (
-        (missing, key),
-        ({**state, "stranger.weight": torch.zeros(2)}, "stranger.weight"),
-        ({**state, key: torch.zeros(2, 128)}, key),
-    ):
-        torch.save(bad, tmp_path / "bad.pth")
-        with pytest.raises(SamLiteError, match=name.replace(".", r"\.")):
-            sam_lite.load(tmp_path / "bad.pth")
-
-
-def test_unknown(tmp_path: Path) -> None:
-    """名字写错、文件不存在、不是权重的文件，都有中文错误。"""
-    for what in ("vit_x", str(tmp_path / "none.pth")):
-        with pytest.raises((SamLiteError, FileNotFoundError), match=Path(what).name):
-            sam_lite.load(what)
-    for name in ("junk.pth", "junk.safetensors"):
-        (tmp_path / name).write_bytes(b"not weights at all")
-        with pytest.raises(SamLiteError, match=name):
-            sam_lite.load(tmp_path / name)
-    torch.save({"a": torch.zeros(3)}, tmp_path / "other.pth")
-    with pytest.raises(SamLiteError):
-        sam_lite.load(tmp_path / "other.pth")
-
-
 # ---- 换输入边长 ------------------------------------------------------------------
 
 
@@ -167,9 +105,10 @@ def test_own_image_size_changes_nothing(tiny: Sam, tmp_path: Path) -> None:
     """边长写成原来的，一个数都不动。"""
     path = save(tiny, tmp_path / "mine.pth")
     assert_same_state(sam_lite.load(path, image_size=TINY.image_size), tiny)
+    assert_same_state(load_as(TINY, path), tiny)
 
 
-@pytest.mark.parametrize("size", [96, 256, 400])
+@pytest.mark.parametrize("size", [96, 256])
 def test_image_size(tiny: Sam, tmp_path: Path, size: int) -> None:
     """换边长：只有绝对位置编码和全局层的相对位置表变了，编码器照样工作。"""
     sam = sam_lite.load(save(tiny, tmp_path / "mine.pth"), image_size=size)
@@ -228,18 +167,13 @@ def test_resized_weights_are_recognised_after_saving(tiny: Sam, tmp_path: Path) 
 # ---- 换图像块和窗口，好接着训练 ------------------------------------------------------
 
 
-@pytest.mark.parametrize("patch, window", [(16, 6), (8, 7), (16, 5), (32, 3)])
+@pytest.mark.parametrize("patch, window", [(16, 6), (16, 5), (32, 3)])
 def test_other_shapes_are_recognised(patch: int, window: int) -> None:
     """图像块、窗口、边长和预设不同的 tiny，尺寸从形状认出。"""
     config = replace(TINY, image_size=192, patch_size=patch, window_size=window)
     with torch.device("meta"):
         state = sam_from_config(config).state_dict()
     assert recognize(state) == config
-
-
-def test_load_as_the_same_shape_changes_nothing(tiny: Sam, tmp_path: Path) -> None:
-    path = save(tiny, tmp_path / "mine.pth")
-    assert_same_state(load_as(TINY, path), tiny)
 
 
 @torch.no_grad()
@@ -270,7 +204,7 @@ def test_load_as_refuses_another_model(tmp_path: Path) -> None:
         load_as(VIT_B, "tiny")
 
 
-@pytest.mark.parametrize("size", [0, -16, 100, 48, 256.0, "256", True])
+@pytest.mark.parametrize("size", [-16, 100, 48, 256.0, True])
 def test_bad_image_size(size: object) -> None:
     with pytest.raises(SamLiteError, match="image_size.*8 的整数倍、不小于 56"):
         sam_lite.load("tiny", image_size=size)
@@ -280,9 +214,8 @@ def test_missing_official_weights_name_the_command(tmp_path, monkeypatch) -> Non
     """官方权重还没下载：说出下载的命令和放的地方。"""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SAM_LITE_HOME", str(tmp_path / "home"))
-    for name in ("vit_b", "vit_l", "vit_h"):
-        with pytest.raises(SamLiteError, match=f"sam-lite download {name}.*home"):
-            sam_lite.load(name)
+    with pytest.raises(SamLiteError, match="sam-lite download vit_l.*home"):
+        sam_lite.load("vit_l")
 
 
 @pytest.mark.parametrize("name, meant", [("vit-b", "vit_b"), ("tinny", "tiny")])

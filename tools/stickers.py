@@ -10,8 +10,9 @@
 （RGBA，最长 192 像素），``grounds/`` 是当背景的照片（最长 768 像素），``things.csv`` 是
 名字和“留作考试”的记号。
 
-留作考试的五分之一由名字的散列决定：同一样东西的男女、肤色、表情变体归成一家，一家要么都
-训练，要么都不训练。
+随包的是哪几样、叫什么、能戴什么拿什么、留不留作考试，都写在 ``assets/stickers.csv``
+里；要添一样，添一行再重做。其余的里面，留作考试的五分之一由名字的散列决定：同一样东西的男女、
+肤色、表情变体归成一家，一家要么都训练，要么都不训练。
 """
 
 import csv
@@ -28,6 +29,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 ASSETS = ROOT / "sam_lite" / "assets"
+TABLE = ASSETS / "stickers.csv"  # 随包的一套：哪几样、叫什么、能当什么
 EMOJI = "@lobehub/fluent-emoji-3d@1.1.0"
 STAMPS = "tuxpaint-stamps-default"
 GROUNDS = (
@@ -41,165 +43,7 @@ GROUNDS = (
 SIDE, COLUMNS, QUALITY = 160, 16, 80  # 图集里一格的边长、一行几格、WebP 的质量
 THING, GROUND = 192, 768  # 训练用的：东西、背景最长多少像素
 
-# 随包的一套，一行一类
-CHOSEN = {
-    "动物": """rat ox cow tiger leopard rabbit cat crocodile whale snail horse goat
-        rooster dog pig elephant octopus honeybee lady_beetle fish
-        tropical_fish blowfish turtle hatching_chick front-facing_baby_chick
-        bird penguin two-hump_camel dolphin hedgehog sauropod T-Rex kangaroo
-        peacock hippopotamus parrot lobster swan flamingo seal crab eagle duck
-        bat shark owl butterfly deer gorilla rhinoceros squid giraffe zebra
-        goose""",
-    "脸": """mouse_face cow_face tiger_face rabbit_face cat_face monkey_face
-        dog_face pig_face frog hamster wolf bear polar_bear panda fox lion
-        koala raccoon grinning_face_with_big_eyes slightly_smiling_face
-        thinking_face sleeping_face robot alien ghost jack-o-lantern""",
-    "食物": """hot_dog chestnut hot_pepper mushroom tomato eggplant grapes watermelon
-        tangerine lemon banana pineapple red_apple green_apple pear peach
-        cherries strawberry hamburger pizza poultry_leg rice_ball bread
-        french_fries doughnut cookie candy lollipop shortcake birthday_cake
-        croissant avocado cucumber potato carrot egg kiwi_fruit broccoli
-        pretzel cheese_wedge cupcake garlic mango bell_pepper soft_ice_cream
-        ear_of_corn""",
-    "饮料": """bubble_tea teapot beer_mug hot_beverage wine_glass baby_bottle
-        cup_with_straw honey_pot teacup_without_handle""",
-    "容器": """bowl_with_spoon basket bucket handbag empty_nest green_salad
-        potted_plant amphora takeout_box popcorn""",
-    "车船": """motorcycle racing_car rocket helicopter locomotive bus ambulance
-        fire_engine police_car taxi automobile sport_utility_vehicle
-        delivery_truck tractor sailboat speedboat bicycle airplane
-        small_airplane ship flying_saucer motor_scooter auto_rickshaw
-        pickup_truck""",
-    "穿戴": """crown top_hat graduation_cap billed_cap rescue_worker’s_helmet
-        military_helmet woman’s_hat glasses sunglasses goggles t-shirt jeans
-        dress kimono backpack running_shoe high-heeled_shoe hiking_boot coat
-        scarf gloves socks purse headphone""",
-    "植物": """evergreen_tree deciduous_tree palm_tree cactus tulip cherry_blossom
-        rose hibiscus sunflower four_leaf_clover maple_leaf bouquet
-        Christmas_tree""",
-    "玩具": """soccer_ball basketball baseball tennis volleyball pool_8_ball bowling
-        guitar trumpet violin saxophone drum artist_palette balloon
-        wrapped_gift teddy_bear kite yo-yo nesting_dolls puzzle_piece game_die
-        video_game skateboard trophy boxing_glove snowman_without_snow""",
-    "用具": """hammer wrench axe scissors key magnet light_bulb candle bell umbrella
-        camera television radio telephone laptop computer_mouse alarm_clock
-        telescope magnifying_glass_tilted_left toothbrush broom luggage chair
-        pencil books fire_extinguisher money_bag gem_stone shield toolbox
-        package""",
-    "房子": "house castle hut tent school",
-}
-# 放进“戴墨镜的……”里不通，或不像平常叫法的，换个名字
-CLEARER = {
-    "rat": "老鼠",
-    "front-facing_baby_chick": "小鸡",
-    "sauropod": "蜥脚类恐龙",
-    "grinning_face_with_big_eyes": "大笑的脸",
-    "slightly_smiling_face": "微笑的脸",
-    "thinking_face": "思考的脸",
-    "sleeping_face": "睡着的脸",
-    "ghost": "鬼魂",
-    "poultry_leg": "鸡腿",
-    "candy": "糖果",
-    "cup_with_straw": "饮料杯",
-    "bowl_with_spoon": "碗",
-    "basket": "篮子",
-    "empty_nest": "鸟窝",
-    "sport_utility_vehicle": "越野车",
-    "pickup_truck": "皮卡",
-    "rescue_worker’s_helmet": "救援头盔",
-    "tennis": "网球拍",
-    "magnifying_glass_tilted_left": "放大镜",
-    "castle": "城堡",
-}
-# 能戴帽子、眼镜的：眼睛、帽檐在多高，头有多宽，都按抠下来的图的高、宽算
-FACES = {
-    "mouse_face": (0.65, 0.42, 0.60),
-    "cow_face": (0.44, 0.22, 0.60),
-    "tiger_face": (0.52, 0.22, 0.70),
-    "rabbit_face": (0.68, 0.42, 0.55),
-    "cat_face": (0.52, 0.28, 0.65),
-    "monkey_face": (0.38, 0.20, 0.60),
-    "dog_face": (0.36, 0.12, 0.60),
-    "pig_face": (0.45, 0.20, 0.65),
-    "hamster": (0.58, 0.35, 0.60),
-    "wolf": (0.47, 0.28, 0.60),
-    "bear": (0.43, 0.15, 0.65),
-    "polar_bear": (0.43, 0.15, 0.65),
-    "panda": (0.45, 0.15, 0.65),
-    "fox": (0.57, 0.35, 0.55),
-    "lion": (0.46, 0.22, 0.55),
-    "koala": (0.53, 0.20, 0.55),
-    "raccoon": (0.50, 0.25, 0.60),
-    "grinning_face_with_big_eyes": (0.30, 0.12, 0.75),
-    "slightly_smiling_face": (0.36, 0.12, 0.75),
-    "thinking_face": (0.34, 0.12, 0.75),
-    "sleeping_face": (0.55, 0.12, 0.70),
-    "robot": (0.43, 0.12, 0.60),
-    "alien": (0.50, 0.12, 0.88),
-    "ghost": (0.25, 0.10, 0.50),
-    "jack-o-lantern": (0.40, 0.15, 0.55),
-    "owl": (0.26, 0.08, 0.90),
-    "penguin": (0.18, 0.06, 0.40),
-    "teddy_bear": (0.22, 0.06, 0.40),
-}
-SMILEY = (0.38, 0.12, 0.75)  # 其余的黄脸
-# 帽子：自己的多高处落在帽檐上；有带子的头盔戴上去带子挡脸，不算
-HATS = {
-    "crown": 0.95,
-    "top_hat": 0.93,
-    "graduation_cap": 0.60,
-    "billed_cap": 0.95,
-    "woman’s_hat": 0.80,
-}
-GLASSES = {"glasses", "sunglasses"}
-# 装得下东西的：前沿在多高，开口的左右；bowl 看得见里面，bag 看不见
-VESSELS = {
-    "bowl_with_spoon": ("bowl", 0.635, 0.12, 0.88),
-    "empty_nest": ("bowl", 0.47, 0.25, 0.75),
-    "basket": ("bag", 0.35, 0.02, 0.98),
-    "bucket": ("bag", 0.0, 0.06, 0.94),
-    "handbag": ("bag", 0.31, 0.1, 0.9),
-}
-FILLINGS = """tomato eggplant tangerine lemon red_apple green_apple pear peach
-    strawberry doughnut cookie candy croissant avocado potato carrot egg broccoli
-    mango bell_pepper mushroom chestnut baseball"""
-# 能拿、能叼东西的：手或嘴在哪里
-HOLDERS = {
-    "elephant": ("hand", 0.08, 0.82),
-    "octopus": ("hand", 0.06, 0.68),
-    "T-Rex": ("hand", 0.10, 0.49),
-    "kangaroo": ("hand", 0.29, 0.61),
-    "snowman_without_snow": ("hand", 0.08, 0.52),
-    "cat": ("mouth", 0.05, 0.43),
-    "dog": ("mouth", 0.05, 0.34),
-    "rabbit": ("mouth", 0.05, 0.56),
-    "horse": ("mouth", 0.05, 0.25),
-    "pig": ("mouth", 0.05, 0.52),
-    "bird": ("mouth", 0.04, 0.29),
-    "duck": ("mouth", 0.04, 0.25),
-    "gorilla": ("mouth", 0.05, 0.32),
-    "giraffe": ("mouth", 0.04, 0.20),
-    "sauropod": ("mouth", 0.04, 0.12),
-}
-# 能拿的：拿在自己的哪一点
-HELD = {
-    "balloon": (0.05, 0.97),
-    "lollipop": (0.92, 0.93),
-    "bouquet": (0.83, 0.88),
-    "tulip": (0.70, 0.90),
-    "rose": (0.75, 0.85),
-    "umbrella": (0.55, 0.92),
-    "candle": (0.90, 0.80),
-    "trumpet": (0.85, 0.55),
-    "guitar": (0.72, 0.32),
-    "broom": (0.85, 0.22),
-    "soft_ice_cream": (0.72, 0.85),
-    "cup_with_straw": (0.90, 0.65),
-    "kite": (0.90, 0.33),
-    "tennis": (0.22, 0.90),
-    "sunflower": (0.75, 0.90),
-    "bubble_tea": (0.92, 0.65),
-}
+SMILEY = "face 0.38 0.12 0.75"  # 没有写进表的黄脸：眼睛、帽檐多高，头多宽
 # 不是东西的：旗、字母、符号、按钮、钟面、箭头、肤色变体
 NOT_THINGS = re.compile(
     r"\b(button|keycap|arrow|flag|sign|symbol|square|circle|diamond|mark|input|"
@@ -234,49 +78,26 @@ def lot(name: str) -> int:
     return int(hashlib.sha256(family(name).encode()).hexdigest()[:8], 16)
 
 
-def chosen() -> dict[str, str]:
-    """随包的：英文名 -> 类。"""
-    return {name: kind for kind, text in CHOSEN.items() for name in text.split()}
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """一张 CSV 表的各行。"""
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
-def kept_out(names: list[str]) -> set[str]:
-    """留作考试的：随包的每一类里签最小的五分之一，和它们同家的；其余的抽签。"""
-    kinds, out = chosen(), set()
-    for kind in CHOSEN:
-        own = sorted((n for n in names if kinds.get(n) == kind), key=lot)
-        out |= {family(n) for n in own[: round(len(own) / 5)]}
-    spoken = {family(n) for n in kinds}
+def spaced(name: str) -> str:
+    """表里的英文名，不用下划线。"""
+    return name.replace("_", " ")
+
+
+def kept_out(names: list[str], table: dict[str, dict[str, str]]) -> set[str]:
+    """留作考试的：表里记着的，和它们同家的；别的家抽签，抽五分之一。"""
+    out = {family(name) for name, row in table.items() if row["exam"]}
+    spoken = set(map(family, table))
     return {
         n
         for n in names
         if family(n) in out or (family(n) not in spoken and lot(n) % 5 == 0)
     }
-
-
-def host(name: str) -> str:
-    """它能戴、能装、能拿什么，写进表里。"""
-    if name in FACES:
-        return spell("face", *FACES[name])
-    if name in VESSELS or name in HOLDERS:
-        return spell(*(VESSELS | HOLDERS)[name])
-    smiley = re.search(r"_face|face_", name) and "moon" not in name
-    return spell("face", *SMILEY) if smiley else ""
-
-
-def role(name: str) -> str:
-    """它能当什么：帽子、眼镜、装在里面的、拿在手里的。"""
-    if name in HATS:
-        return spell("hat", HATS[name])
-    if name in GLASSES:
-        return "glasses"
-    if name in FILLINGS.split():
-        return "filling"
-    return spell("held", *HELD[name]) if name in HELD else ""
-
-
-def spell(kind: str, *numbers: float) -> str:
-    """("hat", 0.6) -> “hat 0.6”；sam_lite.scenes.stickers.anchors 读回来。"""
-    return " ".join((kind, *(f"{v:g}" for v in numbers)))
 
 
 def crop(picture: Image.Image, longest: int) -> Image.Image | None:
@@ -293,7 +114,9 @@ def crop(picture: Image.Image, longest: int) -> Image.Image | None:
     return picture
 
 
-def emoji_names(folder: Path) -> dict[str, tuple[Path, str, str]]:
+def emoji_names(
+    folder: Path, table: dict[str, dict[str, str]]
+) -> dict[str, tuple[Path, str, str]]:
     """英文名 -> 文件、码位、中文名；不是东西的、没有中文名的不要。"""
     import emoji
 
@@ -313,8 +136,9 @@ def emoji_names(folder: Path) -> dict[str, tuple[Path, str, str]]:
         if "zh" not in row:
             continue
         name = row["en"].strip(":")
-        if not NOT_THINGS.search(re.sub("[_-]", " ", name)) or name in chosen():
-            zh = CLEARER.get(name, row["zh"].strip(":"))
+        mine = table.get(spaced(name))
+        if mine or not NOT_THINGS.search(re.sub("[_-]", " ", name)):
+            zh = mine["zh"] if mine else row["zh"].strip(":")
             found.setdefault(name, (path, path.stem, zh))
     return found
 
@@ -355,18 +179,21 @@ COLUMNS_OF_TABLE = ("file", "zh", "en", "kind", "exam", "host", "role")
 
 def pack_emoji(raw: Path, things: Path) -> list[tuple[str, ...]]:
     """整理 Fluent emoji，返回表里的行。"""
-    found, kinds, rows = emoji_names(raw / "package" / "assets"), chosen(), []
-    missing = sorted(set(kinds) - set(found))
+    table, rows = {row["en"]: row for row in read_rows(TABLE)}, []
+    found = emoji_names(raw / "package" / "assets", table)
+    missing = sorted(set(table) - set(map(spaced, found)))
     if missing:
         raise SystemExit(f"图集要的没有找到：{missing}")
-    out = kept_out(list(found))
+    out = kept_out(list(found), table)
     for name, (path, code, zh) in found.items():
         picture = crop(Image.open(path), THING)
         if picture is not None:
             picture.save(things / f"{code}.webp", quality=90)
-            exam = "1" if name in out else ""
-            row = (f"{code}.webp", zh, name.replace("_", " "), kinds.get(name, ""))
-            rows.append((*row, exam, host(name), role(name)))
+            exam, mine = "1" if name in out else "", table.get(spaced(name), {})
+            smiley = re.search(r"_face|face_", name) and "moon" not in name
+            host = mine.get("host", SMILEY if smiley else "")
+            row = (f"{code}.webp", zh, spaced(name), mine.get("kind", ""))
+            rows.append((*row, exam, host, mine.get("role", "")))
     return rows
 
 
@@ -422,9 +249,8 @@ def pack_grounds(raw: Path, grounds: Path) -> int:
 
 def atlas(source: Path) -> None:
     """从整理好的文件夹重做图集 stickers.webp 和表 stickers.csv。"""
-    with open(source / "things.csv", encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["kind"]]
-    order = list(CHOSEN)
+    rows = [row for row in read_rows(source / "things.csv") if row["kind"]]
+    order = [row["kind"] for row in read_rows(TABLE)]
     rows.sort(key=lambda row: (order.index(row["kind"]), row["file"]))
     height = -(-len(rows) // COLUMNS) * SIDE
     sheet = Image.new("RGBA", (COLUMNS * SIDE, height))
@@ -437,7 +263,7 @@ def atlas(source: Path) -> None:
     path = ASSETS / "stickers.webp"
     sheet.save(path, quality=QUALITY, alpha_quality=90, method=6)
     fields = ("code", "zh", "en", "kind", "exam", "host", "role", "width", "height")
-    with open(ASSETS / "stickers.csv", "w", encoding="utf-8", newline="") as file:
+    with open(TABLE, "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(
             file, fields, extrasaction="ignore", lineterminator="\n"
         )

@@ -39,19 +39,37 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     临时文件在同一个文件夹里，名字每次不同；数据和文件夹都 fsync 过才算写好。写不了
     （with 里写文件的 OSError 也算）时抛 SamLiteError；别的异常原样抛出。
     """
-    with _temporary(Path(path)) as temporary:
+    path = Path(path)
+    temporary = path.with_name(f"{_prefix(path)}{secrets.token_hex(4)}.tmp")
+    try:
+        if path.is_dir():
+            raise SamLiteError(f"写不了 {path}：这是一个文件夹。")
+        if path.exists() and not path.is_file():  # 设备、管道：改名会把它们换掉
+            raise SamLiteError(f"写不了 {path}：这不是普通文件。")
+        if not path.parent.is_dir():
+            raise SamLiteError(f"写不了 {path}：没有文件夹 {path.parent}。")
         with open(temporary, "xb") as file:
             yield file
             flush_to_disk(file)
         os.replace(temporary, path)
-        sync_folder(Path(path).parent)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise SamLiteError(f"写不了 {path}：{reason(error)}。") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
-def check_writable(path: str | os.PathLike[str], size: int = 4096) -> None:
-    """在 ``path`` 旁边试写 ``size`` 字节再删掉；写不了就抛 SamLiteError。"""
-    with _temporary(Path(path)) as trial, open(trial, "xb") as file:
-        file.write(bytes(size))
+class _OnlyATrial(Exception):
+    """试写完了，不要改名。"""
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """在 ``path`` 旁边试写 4 KB 再删掉；写不了就抛 SamLiteError。"""
+    with contextlib.suppress(_OnlyATrial), atomic_file(path) as file:
+        file.write(bytes(4096))
         flush_to_disk(file)
+        raise _OnlyATrial
 
 
 def flush_to_disk(file: BinaryIO) -> None:
@@ -81,30 +99,6 @@ def sweep(path: str | os.PathLike[str]) -> None:
 def reason(error: OSError) -> str:
     """把系统的错误说成一句中文；不常见的照搬原话。"""
     return REASONS.get(error.errno or 0, error.strerror or str(error))
-
-
-@contextlib.contextmanager
-def _temporary(path: Path) -> Iterator[Path]:
-    """给出 ``path`` 旁边的一个新文件名，用完必删；OSError 换成中文的 SamLiteError。"""
-    temporary = path.with_name(f"{_prefix(path)}{secrets.token_hex(4)}.tmp")
-    try:
-        _check_place(path)
-        yield temporary
-    except OSError as error:
-        raise SamLiteError(f"写不了 {path}：{reason(error)}。") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def _check_place(path: Path) -> None:
-    """``path`` 还没有，或是普通文件；它的文件夹要在。"""
-    if path.is_dir():
-        raise SamLiteError(f"写不了 {path}：这是一个文件夹。")
-    if path.exists() and not path.is_file():  # 设备、管道：改名会把它们换掉
-        raise SamLiteError(f"写不了 {path}：这不是普通文件。")
-    if not path.parent.is_dir():
-        raise SamLiteError(f"写不了 {path}：没有文件夹 {path.parent}。")
 
 
 def _prefix(path: Path) -> str:

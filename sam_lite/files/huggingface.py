@@ -12,6 +12,9 @@ import torch
 
 from ..errors import SamLiteError
 
+ORIGINAL = "shared_image_embedding.positional_embedding"
+DUPLICATE = "prompt_encoder.shared_embedding.positional_embedding"
+_LAYERS = "mask_decoder.transformer.layers.*."
 NAMES = {
     # 图像编码器
     "vision_encoder.pos_embed": "image_encoder.pos_embed",
@@ -25,62 +28,33 @@ NAMES = {
     "vision_encoder.neck.conv2": "image_encoder.neck.2",
     "vision_encoder.neck.layer_norm2": "image_encoder.neck.3",
     # 提示编码器；随机傅里叶的矩阵在那边存了两份，见 DUPLICATE
-    "shared_image_embedding.positional_embedding": (
-        "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"
-    ),
+    ORIGINAL: "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix",
     "prompt_encoder.point_embed": "prompt_encoder.point_embeddings",
     "prompt_encoder.mask_embed.conv1": "prompt_encoder.mask_downscaling.0",
     "prompt_encoder.mask_embed.layer_norm1": "prompt_encoder.mask_downscaling.1",
     "prompt_encoder.mask_embed.conv2": "prompt_encoder.mask_downscaling.3",
     "prompt_encoder.mask_embed.layer_norm2": "prompt_encoder.mask_downscaling.4",
     "prompt_encoder.mask_embed.conv3": "prompt_encoder.mask_downscaling.6",
-    # 掩码解码器；三层的 MLP，那边把头尾两层另取了名字
-    "mask_decoder.transformer.layers.*.layer_norm1": (
-        "mask_decoder.transformer.layers.*.norm1"
-    ),
-    "mask_decoder.transformer.layers.*.layer_norm2": (
-        "mask_decoder.transformer.layers.*.norm2"
-    ),
-    "mask_decoder.transformer.layers.*.layer_norm3": (
-        "mask_decoder.transformer.layers.*.norm3"
-    ),
-    "mask_decoder.transformer.layers.*.layer_norm4": (
-        "mask_decoder.transformer.layers.*.norm4"
-    ),
+    # 掩码解码器
+    _LAYERS + "layer_norm1": _LAYERS + "norm1",
+    _LAYERS + "layer_norm2": _LAYERS + "norm2",
+    _LAYERS + "layer_norm3": _LAYERS + "norm3",
+    _LAYERS + "layer_norm4": _LAYERS + "norm4",
     "mask_decoder.transformer.layer_norm_final_attn": (
         "mask_decoder.transformer.norm_final_attn"
     ),
     "mask_decoder.upscale_conv1": "mask_decoder.output_upscaling.0",
     "mask_decoder.upscale_layer_norm": "mask_decoder.output_upscaling.1",
     "mask_decoder.upscale_conv2": "mask_decoder.output_upscaling.3",
-    "mask_decoder.output_hypernetworks_mlps.*.proj_in": (
-        "mask_decoder.output_hypernetworks_mlps.*.layers.0"
-    ),
-    "mask_decoder.output_hypernetworks_mlps.*.layers.0": (
-        "mask_decoder.output_hypernetworks_mlps.*.layers.1"
-    ),
-    "mask_decoder.output_hypernetworks_mlps.*.proj_out": (
-        "mask_decoder.output_hypernetworks_mlps.*.layers.2"
-    ),
-    "mask_decoder.iou_prediction_head.proj_in": (
-        "mask_decoder.iou_prediction_head.layers.0"
-    ),
-    "mask_decoder.iou_prediction_head.layers.0": (
-        "mask_decoder.iou_prediction_head.layers.1"
-    ),
-    "mask_decoder.iou_prediction_head.proj_out": (
-        "mask_decoder.iou_prediction_head.layers.2"
-    ),
 }
-ORIGINAL = "shared_image_embedding.positional_embedding"
-DUPLICATE = "prompt_encoder.shared_embedding.positional_embedding"
+for _mlp in ("output_hypernetworks_mlps.*", "iou_prediction_head"):
+    # 三层的 MLP，那边把头尾两层另取了名字
+    for _theirs, _ours in (("proj_in", 0), ("layers.0", 1), ("proj_out", 2)):
+        NAMES[f"mask_decoder.{_mlp}.{_theirs}"] = f"mask_decoder.{_mlp}.layers.{_ours}"
 
 # 文件夹里的权重叫什么：一个文件，或者分成几片的目录，或者旧的格式
-SINGLE, SHARDS, OLD = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-)
+SINGLE, SHARDS = "model.safetensors", "model.safetensors.index.json"
+OLD = "pytorch_model.bin"
 
 
 def is_huggingface(state: dict[str, torch.Tensor]) -> bool:
@@ -126,15 +100,17 @@ def weight_files(folder: Path) -> list[Path]:
 
     错误：不是 SamModel 的文件夹、索引读不懂、分片不全时，抛 SamLiteError。
     """
-    check_model_type(folder)
+    if (folder / "config.json").is_file():  # 没有就不管
+        kind = read_json(folder / "config.json").get("model_type")
+        if kind != "sam":
+            raise SamLiteError(
+                f"{folder} 里的 config.json 写着 model_type 是 {kind!r}，应为 'sam'："
+                "这是别的模型。"
+            )
     if (folder / SINGLE).is_file():
         return [folder / SINGLE]
     if (folder / SHARDS).is_file():
-        names = shard_names(folder / SHARDS)
-        absent = [name for name in names if not (folder / name).is_file()]
-        if absent:
-            raise SamLiteError(f"文件夹 {folder} 里缺少分片：" + "、".join(absent))
-        return [folder / name for name in names]
+        return shards(folder)
     if (folder / OLD).is_file():
         return [folder / OLD]
     raise SamLiteError(
@@ -143,31 +119,23 @@ def weight_files(folder: Path) -> list[Path]:
     )
 
 
-def check_model_type(folder: Path) -> None:
-    """config.json 写着别的模型（例如 sam2）时，抛 SamLiteError；没有这个文件就不管。"""
-    if (folder / "config.json").is_file():
-        config = read_json(folder / "config.json")
-        kind = config.get("model_type") if isinstance(config, dict) else config
-        if kind != "sam":
-            raise SamLiteError(
-                f"{folder} 里的 config.json 写着 model_type 是 {kind!r}，应为 'sam'："
-                "这是别的模型。"
-            )
-
-
-def shard_names(index: Path) -> list[str]:
-    """分片索引里提到的文件名，不重复；只认同一文件夹里的名字。"""
-    content = read_json(index)
-    table = content.get("weight_map") if isinstance(content, dict) else None
+def shards(folder: Path) -> list[Path]:
+    """分片索引里提到的文件，不重复；只认同一文件夹里的名字。"""
+    table = read_json(folder / SHARDS).get("weight_map")
     names = sorted(set(map(str, table.values()))) if isinstance(table, dict) else []
     if not names or any(name != Path(name).name for name in names):
-        raise SamLiteError(f"{index} 读不懂：weight_map 应是名字到同一文件夹里的文件。")
-    return names
+        raise SamLiteError(
+            f"{folder / SHARDS} 读不懂：weight_map 应是名字到同一文件夹里的文件。"
+        )
+    absent = [name for name in names if not (folder / name).is_file()]
+    if absent:
+        raise SamLiteError(f"文件夹 {folder} 里缺少分片：" + "、".join(absent))
+    return [folder / name for name in names]
 
 
-def read_json(path: Path) -> object:
-    """读一个 JSON 文件；读不懂就抛 SamLiteError。"""
+def read_json(path: Path) -> dict:
+    """读一个 JSON 文件里的字典；读不懂就抛 SamLiteError。"""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
         raise SamLiteError(f"读不了 {path}（{type(error).__name__}）。") from error

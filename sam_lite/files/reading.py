@@ -11,8 +11,8 @@ import torch
 
 from .. import ops
 from ..errors import SamLiteError
-from ..files.huggingface import is_huggingface, to_official, weight_files
-from ..files.unpickle import read_pth
+from .huggingface import is_huggingface, to_official, weight_files
+from .unpickle import read_pth
 
 State = dict[str, torch.Tensor]
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -39,7 +39,17 @@ def read_state_dict(path: str | Path) -> State:
 
 def read_file(path: Path) -> Any:
     """读一个文件，里面是什么就返回什么；读不出来抛 SamLiteError。"""
-    head = read_head(path)
+    try:
+        with open(path, "rb") as file:
+            head = file.read(512)
+    except FileNotFoundError as error:
+        raise SamLiteError(f"没有这个权重文件：{path}。检查路径。") from error
+    except OSError as error:
+        raise SamLiteError(
+            f"打不开 {path}（{error.strerror}）。检查它的权限，和磁盘是否正常。"
+        ) from error
+    if not head:
+        raise SamLiteError(f"{path} 是空的，一个字节也没有。重新下载。")
     try:
         if path.suffix == ".safetensors":
             return ops.read_safetensors(path)
@@ -52,62 +62,38 @@ def read_file(path: Path) -> Any:
         raise
     except Exception as error:
         # 不转述 torch 的原话：它会建议关掉 weights_only，那等于运行文件里的代码
-        raise SamLiteError(explain(path, head, error)) from error
-
-
-def read_head(path: Path) -> bytes:
-    """文件的头几百个字节；不存在、没有权限、是空的时，抛 SamLiteError。"""
-    try:
-        with open(path, "rb") as file:
-            head = file.read(512)
-    except FileNotFoundError as error:
-        raise SamLiteError(f"没有这个权重文件：{path}。检查路径。") from error
-    except OSError as error:
-        raise SamLiteError(
-            f"打不开 {path}（{error.strerror}）。检查它的权限，和磁盘是否正常。"
-        ) from error
-    if not head:
-        raise SamLiteError(f"{path} 是空的，一个字节也没有。重新下载。")
-    return head
+        raise SamLiteError(f"{path} {explain(path, head, error)}") from error
 
 
 def explain(path: Path, head: bytes, error: Exception) -> str:
-    """读不出来的文件是怎么回事，怎么办。"""
+    """读不出来的文件是怎么回事，怎么办：接在文件名后面的话。"""
     if head.lstrip()[:1] == b"<":
         return (
-            f"{path} 是一张网页，不是权重。下载时存下的多半是登录页或出错页：用浏览器"
-            "打开它看看，再重新下载。"
+            "是一张网页，不是权重。下载时存下的多半是登录页或出错页：用浏览器打开它"
+            "看看，再重新下载。"
         )
     if "TorchScript" in str(error):
         return (
-            f"{path} 是 TorchScript 的模型，里面是代码，不读。"
+            "是 TorchScript 的模型，里面是代码，不读。"
             "要的是 torch.save(model.state_dict(), …) 存的文件。"
         )
     wanted = re.search(r"GLOBAL (\S+)", str(error))
     if wanted:
         return (
-            f"{path} 里有代码：读它要调用 {wanted.group(1)}，这里不执行。来路不明就"
-            "删掉它；如果是自己用 torch.save(model, …) 存的整个模型，改存 "
-            "model.state_dict()。"
+            f"里有代码：读它要调用 {wanted.group(1)}，这里不执行。来路不明就删掉它；"
+            "如果是自己用 torch.save(model, …) 存的整个模型，改存 model.state_dict()。"
         )
     if path.suffix == ".safetensors":
-        return (
-            f"{path} 不是完好的 safetensors（{first_line(error)}）。它没下完整，或者"
-            "坏了：重新下载。"
-        )
+        why = (str(error).splitlines() or [type(error).__name__])[0][:80]
+        return f"不是完好的 safetensors（{why}）。它没下完整，或者坏了：重新下载。"
     if head[:4] == b"PK\x03\x04" or isinstance(error, EOFError | RuntimeError):
-        return f"{path} 不完整，读到一半就没有了。它没下完整，或者坏了：重新下载。"
+        return "不完整，读到一半就没有了。它没下完整，或者坏了：重新下载。"
     if isinstance(error, pickle.UnpicklingError):
         return (
-            f"{path} 不是 torch.save 写的权重文件，或者里面有代码，不读。"
+            "不是 torch.save 写的权重文件，或者里面有代码，不读。"
             "检查是不是拿错了文件，或重新下载。"
         )
-    return f"读不了 {path}（{type(error).__name__}）。它没下完整，或者坏了：重新下载。"
-
-
-def first_line(error: Exception) -> str:
-    """错误的第一行，不超过 80 个字。"""
-    return (str(error).splitlines() or [type(error).__name__])[0][:80]
+    return f"读不了（{type(error).__name__}）。它没下完整，或者坏了：重新下载。"
 
 
 def check_state(state: Any, path: Path) -> None:

@@ -41,7 +41,7 @@ class TensorUnpickler(pickle.Unpickler):
         allowed = {
             "collections.OrderedDict": collections.OrderedDict,
             "torch._utils._rebuild_tensor_v2": self.tensor,
-            "torch._utils._rebuild_parameter": self.parameter,
+            "torch._utils._rebuild_parameter": lambda array, *rest: array,
         }
         allowed |= {f"torch.{storage}": storage for storage in STORAGES}
         wanted = f"{module}.{name}"
@@ -67,16 +67,12 @@ class TensorUnpickler(pickle.Unpickler):
         array = np.ascontiguousarray(view).reshape(view.shape)  # 0 维的仍是 0 维
         return widen(array) if storage.dtype == np.uint16 else array
 
-    def parameter(self, array: np.ndarray, *rest: Any) -> np.ndarray:
-        """nn.Parameter 里的张量。"""
-        return array
-
 
 def read_pth(path: Path) -> Any:
     """读 torch.save 写的 ``.pth``，张量都是 NumPy 数组，bfloat16 换成 float32。
 
     错误：旧的格式抛 SamLiteError；里面有代码时抛 pickle.UnpicklingError；不完整、不是
-    torch.save 写的时抛别的异常，由 weights_reading.explain 说清楚。
+    torch.save 写的时抛别的异常，由 reading.explain 说清楚。
     """
     with open(path, "rb") as file:
         if file.read(len(OLD_FORMAT)) == OLD_FORMAT:

@@ -32,45 +32,6 @@ class Marks(NamedTuple):
         return len(self.points) + (self.box is not None)
 
 
-class History:
-    """提示的清单，每一步都能撤销，连“清除”也能。"""
-
-    def __init__(self, size: tuple[int, int]) -> None:
-        self.size = size  # 照片的 (高, 宽)
-        self.steps = [Marks()]
-
-    @property
-    def now(self) -> Marks:
-        """现在的提示。"""
-        return self.steps[-1]
-
-    def add_point(self, x: float, y: float, label: int) -> None:
-        """添一个点，1 是正点，0 是负点；在照片外、标签不对时抛 SamLiteError。"""
-        if label not in (0, 1):
-            raise problem("label", repr(label), "1（正点）或 0（负点）")
-        points, _ = check_points([[x, y]], [label], self.size)
-        point = (float(points[0, 0]), float(points[0, 1]))
-        now = self.now
-        marks = Marks((*now.points, point), (*now.labels, int(label)), now.box)
-        self.steps.append(marks)
-
-    def set_box(self, x0: float, y0: float, x1: float, y1: float) -> None:
-        """画框，代替原来的框；哪个角在前都行，四个数不对时抛 SamLiteError。"""
-        corners = [min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)]
-        a, b, c, d = check_boxes(corners, self.size).tolist()
-        self.steps.append(self.now._replace(box=(a, b, c, d)))
-
-    def undo(self) -> None:
-        """撤销一步；没有可撤销的就什么也不做。"""
-        if len(self.steps) > 1:
-            self.steps.pop()
-
-    def clear(self) -> None:
-        """去掉全部提示；撤销能找回来。"""
-        if self.now.total:
-            self.steps.append(Marks())
-
-
 class Answer(NamedTuple):
     """模型对一份提示的回答；C 张候选，几个提示时第 0 张是单张那一路。"""
 
@@ -110,17 +71,50 @@ class Session:
             self.photo, self.sam = pixels, sam
             self.size = pixels.shape[0], pixels.shape[1]
             if not keep_marks:
-                self.history = History(self.size)
+                self.steps = [Marks()]  # 每一步都能撤销，连“清除”也能
             self.predictor: SamPredictor | None = None  # 编码完才有
             self.answer: Answer | None = None
             self.error: Exception | None = None
             self.progress = 0.0
         self.wake()
 
-    def edit(self, action: str, *values: Any) -> None:
-        """改提示清单（History 的方法名和参数），在后台重算。"""
+    @property
+    def now(self) -> Marks:
+        """现在的提示。"""
+        return self.steps[-1]
+
+    def add_point(self, x: float, y: float, label: int) -> None:
+        """添一个点，1 是正点，0 是负点；在照片外、标签不对时抛 SamLiteError。"""
+        if label not in (0, 1):
+            raise problem("label", repr(label), "1（正点）或 0（负点）")
+        points, _ = check_points([[x, y]], [label], self.size)
+        point = (float(points[0, 0]), float(points[0, 1]))
+        now = self.now
+        self.step(Marks((*now.points, point), (*now.labels, int(label)), now.box))
+
+    def set_box(self, x0: float, y0: float, x1: float, y1: float) -> None:
+        """画框，代替原来的框；哪个角在前都行，四个数不对时抛 SamLiteError。"""
+        corners = [min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)]
+        a, b, c, d = check_boxes(corners, self.size).tolist()
+        self.step(self.now._replace(box=(a, b, c, d)))
+
+    def clear(self) -> None:
+        """去掉全部提示；撤销能找回来。"""
+        if self.now.total:
+            self.step(Marks())
+
+    def undo(self) -> None:
+        """撤销一步；没有可撤销的就什么也不做。"""
+        if len(self.steps) > 1:
+            self.step(None)
+
+    def step(self, marks: Marks | None) -> None:
+        """走一步（None 是退一步），在后台重算。"""
         with self.turn:
-            getattr(self.history, action)(*values)
+            if marks is None:
+                self.steps.pop()
+            else:
+                self.steps.append(marks)
             self.error = None
         self.wake()
 
@@ -136,7 +130,7 @@ class Session:
         """照片编码了，最新的提示也答了；或者出了错，等人来改。"""
         if self.error is not None:
             return True
-        now = self.history.now
+        now = self.now
         answered = self.answer.marks if self.answer else Marks()
         return self.predictor is not None and (now == answered or not now.total)
 
@@ -156,7 +150,7 @@ class Session:
                     self.working = False
                     self.turn.notify_all()
                     return
-                source, marks = (self.photo, self.sam), self.history.now
+                source, marks = (self.photo, self.sam), self.now
                 predictor = self.predictor
             try:
                 if predictor is None:
@@ -168,6 +162,18 @@ class Session:
                 self.keep(source, error=error)
                 with suppress(Exception):
                     self.changed()
+
+    def status(self, complaint: str) -> dict[str, Any]:
+        """画布下面的一行字：出的错、在忙什么；没有事就是空的。"""
+        error = explain(self.error) if self.error else complaint
+        if error:
+            return {"kind": "error", "text": error, "progress": None}
+        if self.predictor is None:
+            text = "正在编码照片，可以先点，编码完就有掩码"
+            return {"kind": "busy", "text": text, "progress": self.progress}
+        if not self.finished():
+            return {"kind": "busy", "text": "正在算掩码", "progress": None}
+        return {"kind": "ready", "text": "", "progress": None}
 
     def encode(self, photo: np.ndarray, sam: Sam) -> None:
         """编码照片，每算完一层报一次进度。"""
@@ -251,16 +257,3 @@ def explain(error: Exception) -> str:
     if isinstance(error, SamLiteError):
         return str(error)
     return f"出错了：{type(error).__name__}：{error}"
-
-
-def describe(session: Session, complaint: str) -> dict[str, Any]:
-    """画布下面的一行字：出的错、在忙什么；没有事就是空的。"""
-    error = explain(session.error) if session.error else complaint
-    if error:
-        return {"kind": "error", "text": error, "progress": None}
-    if session.predictor is None:
-        text = "正在编码照片，可以先点，编码完就有掩码"
-        return {"kind": "busy", "text": text, "progress": session.progress}
-    if not session.finished():
-        return {"kind": "busy", "text": "正在算掩码", "progress": None}
-    return {"kind": "ready", "text": "", "progress": None}

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from files.test_reading import BAD, EXECUTED, Trap
 from parity.small import randomize
 from safetensors.torch import save_file
-from test_weights_reading import BAD, EXECUTED, Trap
 
 from sam_lite import ops
 from sam_lite.attention import Attention

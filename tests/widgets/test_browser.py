@@ -5,7 +5,6 @@
 """
 
 import json
-import os
 import re
 import runpy
 import shutil
@@ -30,9 +29,8 @@ from sam_lite.scenes import make_scene
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
 READY = CHROMIUM is not None and find_spec("playwright") is not None
 pytestmark = pytest.mark.skipif(not READY, reason="浏览器测试：没有 Chromium")
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 START = runpy.run_path(str(ROOT / "chapters" / "start.py"))
-SHOTS = os.environ.get("SAM_LITE_SHOTS")  # 给了文件夹就存截图
 # 裁成不是正方形的：x 和 y 弄反、宽高用错比例，一定看得出
 PHOTO = "np.ascontiguousarray(make_scene(2).image[30:210])"
 H, W, OBJECT = 180, 256, 3
@@ -192,10 +190,6 @@ class Lab:
         line = self.page.locator(".sam-status").get_by_text(words)
         line.wait_for(timeout=timeout)
 
-    def shot(self, name: str) -> None:
-        if SHOTS:
-            self.page.screenshot(path=f"{SHOTS}/{name}.png")
-
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
@@ -275,20 +269,17 @@ def test_click_correction_box_and_undo(lab, truth, predictor):
     x, y, _ = deepest_point(truth)
     spent = [lab.click(x, y)]
     assert lab.state() == [[[x, y]], [1], None]
-    lab.shot("click")
     mask = agree(0.3, True, point_coords=[[x, y]], point_labels=[1])
 
     x2, y2, label = corrective_click(truth, mask)
     spent.append(lab.click(x2, y2, button="left" if label else "right"))
     assert lab.state() == [[[x, y], [x2, y2]], [1, label], None]
-    lab.shot("correction")
     points = {"point_coords": [[x, y], [x2, y2]], "point_labels": [1, label]}
     agree(0.5, False, **points)
 
     box = [int(n) for n in tight_box(truth)]
     spent.append(lab.drag(box[2:], box[:2]))  # 从右下往左上拖
     assert lab.state()[2] == box
-    lab.shot("box")
     agree(0.6, False, **points, box=box)
 
     spent.append(lab.after(lambda: lab.page.get_by_text("撤销", exact=True).click()))
@@ -296,12 +287,10 @@ def test_click_correction_box_and_undo(lab, truth, predictor):
     agree(0.5, False, **points)
     spent.append(lab.after(lambda: lab.page.get_by_text("清除", exact=True).click()))
     assert lab.state() == [[], [], None]
-    print("往返，毫秒：", spent)
     assert sorted(spent)[len(spent) // 2] < 1000  # 机器可能正忙；安静时约 100
 
 
-@pytest.mark.parametrize("ratio", [1, 2])
-@pytest.mark.parametrize("width", [301, 640])
+@pytest.mark.parametrize("width, ratio", [(301, 2), (640, 1)])
 def test_pixels_stay_exact_when_the_cell_is_resized(lab, width, ratio):
     """画布放大、缩小，高分屏：四角和中间的像素都对得上。"""
     lab.fresh()
@@ -343,15 +332,11 @@ def test_fifty_fast_clicks_skip_the_stale_ones(lab, predictor):
         for place in places:
             lab.page.mouse.click(*place)
 
-    start = time.perf_counter()
     lab.after(burst, 50)
-    spent = time.perf_counter() - start
     assert lab.state() == [wanted.tolist(), [1] * 50, None]
     expected = predictor.predict(wanted, np.ones(50), multimask_output=False)[0][0]
     assert (lab.mask() != expected).mean() < 1e-3
-    count = lab.python("result = len(decoded)")
-    print(f"五十下用了 {spent:.1f} 秒，解码 {count} 次")
-    assert count < 50
+    assert lab.python("result = len(decoded)") < 50
 
 
 def test_keyboard_alone_is_enough(lab):
@@ -360,7 +345,6 @@ def test_keyboard_alone_is_enough(lab):
     lab.press("ArrowRight", "Shift+ArrowDown", "Shift+ArrowDown")
     step = round(W / 64)
     x, y = W // 2 + step, H // 2 + 2
-    lab.shot("keyboard")
     lab.after(lambda: lab.press("Enter"))
     lab.after(lambda: lab.press("ArrowLeft", "Shift+Enter"))
     assert lab.state() == [[[x, y], [x - step, y]], [1, 0], None]
@@ -374,18 +358,14 @@ def test_keyboard_alone_is_enough(lab):
     assert lab.page.locator(".jp-Notebook .jp-Cell").count() == 1  # 没有惊动笔记本
 
 
-def test_touch_draws_points_with_the_chosen_tool(lab):
+def test_touch_draws_points_with_the_chosen_tool_and_boxes(lab):
+    """手指点一下是点，按下、移动、抬起是框，页面不滚动。"""
     lab.fresh()
     lab.after(lambda: lab.page.touchscreen.tap(*lab.place(30, 40)))
     lab.page.get_by_label("－ 不要这里").check()
     lab.after(lambda: lab.page.touchscreen.tap(*lab.place(200, 140)))
     lab.page.get_by_label("＋ 要这里").check()
     assert lab.state() == [[[30, 40], [200, 140]], [1, 0], None]
-
-
-def test_touch_drag_draws_a_box(lab):
-    """手指按下、移动、抬起：画的是框，页面不滚动。"""
-    lab.fresh()
     session = lab.page.context.new_cdp_session(lab.page)
 
     def touch(kind: str, *points: tuple[float, float]) -> None:
@@ -400,24 +380,21 @@ def test_touch_drag_draws_a_box(lab):
         touch("touchEnd")
 
     lab.after(finger)
-    assert lab.state() == [[], [], [40, 30, 150, 120]]
+    assert lab.state()[2] == [40, 30, 150, 120]
     session.detach()
 
 
 def test_model_menu_switches_the_model(lab):
-    """菜单里换一个型号：照片和点都在，分数换成新模型的；再换回来，分数复原。"""
+    """菜单里换一个型号，照片和点都在；再换回来。"""
     lab.fresh()
     lab.click(60, 90)
-    before = lab.python("result = canvas.scores.tolist()")
     lab.python(
         """
-import copy, torch
+import copy
 from sam_lite import widgets
 tiny = canvas._session.sam
 other = copy.deepcopy(tiny)
 other.name = "other"
-with torch.no_grad():
-    other.mask_decoder.iou_prediction_head.layers[-1].bias += 0.3
 widgets.load = lambda name: {"tiny": tiny, "other": other}[name]
 canvas._models = ["tiny", "other"]
 result = 0
@@ -425,39 +402,27 @@ result = 0
     )
     menu = lab.page.get_by_label("模型")
     menu.get_by_text("other").wait_for(state="attached")
-    for name, shift in (("other", 0.3), ("tiny", 0.0)):
+    for name in ("other", "tiny"):
         menu.select_option(name)
-        lab.page.wait_for_function(
-            "name => document.querySelector('.sam-canvas select').value === name",
-            arg=name,
-        )
         lab.until(f"canvas._session.sam.name == {name!r}")
-        scores = lab.python("canvas._session.wait(); result = canvas.scores.tolist()")
-        np.testing.assert_allclose(scores, np.add(before, shift), atol=1e-4)
         assert lab.state() == [[[60, 90]], [1], None]
+        assert menu.input_value() == name
 
 
-def test_candidates_can_be_switched(lab, predictor):
+def test_chosen_candidate_is_the_mask_and_the_exported_file(lab, predictor, tmp_path):
     lab.fresh()
     lab.click(100, 90)
     masks = predictor.predict(np.array([[100, 90]]), np.array([1]))[0]
     for i in (2, 0):
         lab.page.get_by_label(f"候选 {i + 1}：").check()
         assert (lab.mask() != masks[i]).mean() < 1e-3
+    with lab.page.expect_download() as download:
+        lab.page.get_by_text("存掩码").click()
+    download.value.save_as(tmp_path / "mask.png")
+    assert np.array_equal(np.array(Image.open(tmp_path / "mask.png")) > 0, lab.mask())
 
 
 # ---- 照片 --------------------------------------------------------------------
-
-
-def test_twelve_megapixels(lab):
-    """大照片：浏览器里缩小了，点和掩码仍是原来的像素。"""
-    lab.fresh("np.tile(make_scene(2).image, (12, 16, 1))[:3000, :4000]", (3000, 4000))
-    spent = lab.click(1900, 700, size=(3000, 4000))
-    points, labels, _ = lab.state()
-    assert np.abs(np.array(points) - [1900, 700]).max() <= 6  # 一个 CSS 像素是 5 个多
-    assert lab.mask().shape == (3000, 4000)
-    print(f"1200 万像素的照片，一下 {spent:.0f} 毫秒")
-    lab.shot("large")
 
 
 def test_upload_of_a_sixteen_bit_grey_photo_and_of_rubbish(lab, tmp_path):
@@ -470,19 +435,9 @@ def test_upload_of_a_sixteen_bit_grey_photo_and_of_rubbish(lab, tmp_path):
     lab.click(150, 60, size=(150, 200))
     assert lab.state() == [[[150, 60]], [1], None]
     assert lab.mask().shape == (150, 200)
-    lab.shot("grey")
     picker.set_input_files(tmp_path / "bad.png")
     lab.says("不是图片")
     assert lab.python("result = canvas.photo.shape") == [150, 200, 3]
-
-
-def test_exported_mask_is_the_mask(lab, tmp_path):
-    lab.fresh()
-    lab.click(100, 90)
-    with lab.page.expect_download() as download:
-        lab.page.get_by_text("存掩码").click()
-    download.value.save_as(tmp_path / "mask.png")
-    assert np.array_equal(np.array(Image.open(tmp_path / "mask.png")) > 0, lab.mask())
 
 
 # ---- 静态的网页、离线、内核重启 -----------------------------------------------------
@@ -516,7 +471,6 @@ def test_after_a_restart_the_canvas_says_so(lab):
     lab.page.get_by_role("menuitem", name=re.compile("^Restart Kernel…")).click()
     lab.page.get_by_role("button", name="Confirm Kernel Restart").click()
     lab.says("重新运行这一格")
-    lab.shot("restart")
     lab.page.locator(".sam-status").wait_for()
     lab.run_all()
     lab.page.wait_for_function(

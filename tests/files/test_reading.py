@@ -1,12 +1,11 @@
-"""坏的权重文件：每一种都有自己的中文错误，模型一点不变，文件里的代码不执行。"""
+"""坏的权重文件：每一种都有自己的中文错误，文件里的代码不执行；映射进内存。"""
 
 import os
 import pickle
 import struct
-import subprocess
 import sys
 import tempfile
-import textwrap
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,11 +15,10 @@ from parity.small import SMALL, randomize
 from safetensors.torch import save as to_safetensors
 
 import sam_lite
-from sam_lite.config import PRESETS, TINY
+from sam_lite.config import TINY
 from sam_lite.errors import SamLiteError
 from sam_lite.files.reading import is_finite, read_state_dict
 from sam_lite.model import sam_from_config
-from sam_lite.weights import load_strictly
 
 EXECUTED = "executed"  # 坏文件里的代码如果执行了，就会多出这个文件
 
@@ -58,15 +56,6 @@ Maker = Callable[[dict[str, torch.Tensor], Path], bytes]
 KEY = "mask_decoder.iou_token.weight"
 
 
-def edited(**changes: torch.Tensor | None) -> Callable[[dict], dict]:
-    """改几项；None 是删去。"""
-
-    def edit(state: dict) -> dict:
-        return {k: v for k, v in {**state, **changes}.items() if v is not None}
-
-    return edit
-
-
 def with_nan(state: dict, value: float = float("nan")) -> dict:
     tensor = state[KEY].clone()
     tensor[0, 3] = value
@@ -76,9 +65,7 @@ def with_nan(state: dict, value: float = float("nan")) -> dict:
 # 名字 -> (文件名, 内容, 错误里要有的话)
 BAD: dict[str, tuple[str, Maker, str]] = {
     "empty_file": ("a.pth", lambda s, p: b"", "空的"),
-    "empty_safetensors": ("a.safetensors", lambda s, p: b"", "空的"),
     "html_page": ("a.pth", lambda s, p: b"\n<!DOCTYPE html><html></html>", "网页"),
-    "html_as_safetensors": ("a.safetensors", lambda s, p: b"<html>" * 99, "网页"),
     "some_text": ("a.pth", lambda s, p: b"not weights at all", "不是 torch.save 写的"),
     "truncated_zip": (
         "a.pth",
@@ -126,7 +113,6 @@ BAD: dict[str, tuple[str, Maker, str]] = {
     "one_tensor": ("a.pth", lambda s, p: torch_bytes(s[KEY], p), "里是 Tensor"),
     "empty_dict": ("a.pth", lambda s, p: torch_bytes({}, p), "字典是空的"),
     "numbers": ("a.pth", lambda s, p: torch_bytes({**s, KEY: 0.5}, p), "是 float"),
-    "numeric_keys": ("a.pth", lambda s, p: torch_bytes({7: s[KEY]}, p), "里的 7 "),
     "training_checkpoint": (
         "a.pth",
         lambda s, p: torch_bytes({"model": s, "step": 9}, p),
@@ -159,17 +145,17 @@ BAD: dict[str, tuple[str, Maker, str]] = {
     ),
     "missing_key": (
         "a.pth",
-        lambda s, p: torch_bytes(edited(**{KEY: None})(s), p),
+        lambda s, p: torch_bytes({k: v for k, v in s.items() if k != KEY}, p),
         "缺少 1 个：mask_decoder",
     ),
     "extra_key": (
         "a.pth",
-        lambda s, p: torch_bytes(edited(stranger=torch.zeros(2))(s), p),
+        lambda s, p: torch_bytes({**s, "stranger": torch.zeros(2)}, p),
         "多出 1 个：stranger",
     ),
     "wrong_shape": (
         "a.pth",
-        lambda s, p: torch_bytes(edited(**{KEY: torch.zeros(2, 128)})(s), p),
+        lambda s, p: torch_bytes({**s, KEY: torch.zeros(2, 128)}, p),
         r"形状不对 1 个：.*iou_token.*\(2, 128\)，应为 \(1, 128\)",
     ),
     "nan": ("a.pth", lambda s, p: torch_bytes(with_nan(s), p), "NaN.*iou_token"),
@@ -178,19 +164,9 @@ BAD: dict[str, tuple[str, Maker, str]] = {
         lambda s, p: torch_bytes(with_nan(s, float("inf")), p),
         "无穷大.*iou_token",
     ),
-    "nan_in_half_precision": (
-        "a.safetensors",
-        lambda s, p: to_safetensors({k: v.half() for k, v in with_nan(s).items()}),
-        "NaN.*iou_token",
-    ),
     "broken_header_json": (
         "a.safetensors",
         lambda s, p: broken_header(to_safetensors(s), b'{"a": [1, 2'),
-        "不是完好的 safetensors",
-    ),
-    "huge_header": (
-        "a.safetensors",
-        lambda s, p: struct.pack("<Q", 1 << 60) + b"{}",
         "不是完好的 safetensors",
     ),
     "header_beyond_the_file": (
@@ -205,8 +181,6 @@ BAD: dict[str, tuple[str, Maker, str]] = {
 
 
 def zip_of_text(tmp_path: Path) -> bytes:
-    import zipfile
-
     with zipfile.ZipFile(tmp_path / "scratch", "w") as file:
         file.writestr("hello.txt", "hello")
     return (tmp_path / "scratch").read_bytes()
@@ -226,26 +200,6 @@ def test_bad_file_has_its_own_error(name, good, tmp_path):
         sam_lite.sam_model_registry["tiny"](checkpoint=path)
 
 
-def test_errors_differ_from_one_another(good, tmp_path):
-    """每一类错误说的话不同，读的人才知道该做什么。"""
-    words = {words for _, _, words in BAD.values()}
-    assert len(words) >= 24
-
-
-@pytest.mark.parametrize("name", ["missing_key", "extra_key", "wrong_shape", "nan"])
-def test_a_model_is_left_unchanged(name, good, tmp_path):
-    """装不进去的时候，已有模型的每一个数都还是原来的。"""
-    sam = randomize(sam_from_config(TINY), seed=1)
-    before = {k: v.clone() for k, v in sam.state_dict().items()}
-    file, make, words = BAD[name]
-    path = tmp_path / file
-    path.write_bytes(make(good, tmp_path))
-    with pytest.raises(SamLiteError, match=words):
-        load_strictly(sam, read_state_dict(path), path)
-    for key, tensor in sam.state_dict().items():
-        assert torch.equal(tensor, before[key]), key
-
-
 def test_absent_and_folder(tmp_path):
     with pytest.raises(SamLiteError, match="没有这个权重文件"):
         read_state_dict(tmp_path / "none.pth")
@@ -256,24 +210,14 @@ def test_absent_and_folder(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows 的权限是另一套")
-def test_no_permission():
-    """没有读权限：root 不受限，就让子进程换成普通用户再读。"""
+def test_no_permission(ordinary_user):
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
         path = Path(folder) / "locked.pth"
         path.write_bytes(b"secret")
         path.chmod(0)
-        code = f"""
-            import os
-            from sam_lite.files.reading import read_state_dict
-            if hasattr(os, "geteuid") and os.geteuid() == 0:
-                os.seteuid(65534)
-            read_state_dict({str(path)!r})
-        """
-        command = [sys.executable, "-c", textwrap.dedent(code)]
-        done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 1
-    assert "SamLiteError: 打不开" in done.stderr and "权限" in done.stderr
+        with ordinary_user(), pytest.raises(SamLiteError, match="打不开.*权限"):
+            read_state_dict(path)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
@@ -343,21 +287,7 @@ def test_a_mapped_file_can_be_replaced(good, tmp_path):
         assert torch.equal(again[name], tensor), name
 
 
-def test_save_wants_the_right_suffix(small_sam, tmp_path):
-    with pytest.raises(SamLiteError, match=r"path.*\.safetensors"):
-        sam_lite.weights.save(small_sam, tmp_path / "a.pth")
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_wrong_model_type_names_the_right_one(good, tmp_path):
     torch.save(good, tmp_path / "a.pth")
     with pytest.raises(SamLiteError, match=r"是 tiny 的权重，不是 vit_b 的.*\"tiny\""):
         sam_lite.sam_model_registry["vit_b"](checkpoint=tmp_path / "a.pth")
-
-
-def test_every_preset_is_told_apart(tmp_path):
-    """每两个型号之间都认得出：给错了都点出对的名字。"""
-    with torch.device("meta"):
-        states = {n: sam_from_config(c).state_dict() for n, c in PRESETS.items()}
-    for name, state in states.items():
-        assert sam_lite.weights.recognize(state).name == name

@@ -71,35 +71,8 @@ def test_official_file_is_recognised_by_its_hash(capsys, file, monkeypatch):
     assert "来源：是官方的 vit_l" in verify(capsys, file)
 
 
-def test_half_precision(capsys, state, tmp_path):
-    path = tmp_path / "half.pth"
-    torch.save({k: v.bfloat16() for k, v in state.items()}, path)
-    assert "张量：230 个，bfloat16" in verify(capsys, path)
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_not_finite(capsys, state, tmp_path, value):
-    tensor = state[KEY].clone()
-    tensor[0, 3] = value
-    torch.save(state | {KEY: tensor}, tmp_path / "bad.pth")
-    err = rejects(capsys, tmp_path / "bad.pth")
-    assert KEY in err and "NaN" in err
-
-
-@pytest.mark.parametrize("fault", ["missing", "extra", "shape"])
-def test_names_and_shapes(capsys, state, tmp_path, fault):
-    bad = dict(state)
-    if fault == "missing":
-        del bad[KEY]
-    else:
-        bad[KEY if fault == "shape" else "stranger"] = torch.zeros(2, 3)
-    torch.save(bad, tmp_path / "bad.pth")
-    err = rejects(capsys, tmp_path / "bad.pth")
-    assert ("stranger" if fault == "extra" else KEY) in err
-
-
-@pytest.mark.parametrize("what", ["half", "page", "empty", "code", "other", "none"])
-def test_files_that_are_no_weights(capsys, file, tmp_path, what):
+@pytest.mark.parametrize("what", ["half", "code", "other", "nan", "missing", "none"])
+def test_bad_files_are_one_line(capsys, file, state, tmp_path, what):
     class Trap:
         def __reduce__(self):
             return Path.touch, (tmp_path / "executed",)
@@ -107,20 +80,16 @@ def test_files_that_are_no_weights(capsys, file, tmp_path, what):
     path = tmp_path / "bad.pth"
     contents = {
         "half": file.read_bytes()[: file.stat().st_size // 2],
-        "page": b"<!DOCTYPE html><title>login</title>",
-        "empty": b"",
         "code": pickle.dumps({"a": Trap()}, protocol=2),
     }
     if what in contents:
         path.write_bytes(contents[what])
-    elif what == "other":
-        torch.save({"a": torch.zeros(3)}, path)
+    elif what != "none":
+        states = {
+            "other": {"a": torch.zeros(3)},
+            "nan": state | {KEY: state[KEY] * float("nan")},
+            "missing": {k: v for k, v in state.items() if k != KEY},
+        }
+        torch.save(states[what], path)
     rejects(capsys, path)
     assert not (tmp_path / "executed").exists()
-
-
-def test_official_name_not_downloaded_yet(capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SAM_LITE_HOME", str(tmp_path))
-    assert cli.main(["verify", "vit_b"]) == 1
-    assert "还没有 vit_b" in capsys.readouterr().err
