@@ -11,7 +11,7 @@ from decoding.common import embedding, slow
 from sam_lite import SamPredictor
 from sam_lite.decoding import batches, prompt_decoder
 from sam_lite.decoding.fast import ImageDecoder
-from sam_lite.decoding.prompt_decoder import is_plain
+from sam_lite.decoding.prompt_decoder import marks
 
 CLICK = {"point_coords": np.array([[20.0, 30.0]]), "point_labels": np.array([1])}
 
@@ -105,10 +105,10 @@ def change_attention(sam) -> None:
         layer.cross_attn_token_to_image.k_proj.weight.mul_(1.5)
 
 
-def change_silently(sam) -> None:
-    sam.mask_decoder.transformer.layers[0].cross_attn_image_to_token.q_proj.weight.data[
-        :2
-    ] += 0.3
+def change_two_rows(sam) -> None:
+    attention = sam.mask_decoder.transformer.layers[0].cross_attn_image_to_token
+    with torch.no_grad():
+        attention.q_proj.weight[:2] += 0.3
 
 
 def change_no_mask(sam) -> None:
@@ -151,19 +151,21 @@ class Low(nn.Module):
         return self.inner(x) + 0.1 * x[..., : self.inner.out_features]
 
 
-def permute_silently(sam) -> None:
-    weight = sam.mask_decoder.transformer.layers[1].cross_attn_image_to_token.q_proj
-    weight.weight.data.copy_(weight.weight.data.flip(0))
+def swap_data(sam) -> None:
+    """给 .data 赋新值，.to()、.half() 就是这样换的。"""
+    layer = sam.mask_decoder.transformer.layers[1].cross_attn_image_to_token.q_proj
+    layer.weight.data = layer.weight.data.flip(0)
 
 
 def change_final_attention(sam) -> None:
     final = sam.mask_decoder.transformer.final_attn_token_to_image
-    final.k_proj.weight.data.mul_(1.7)
+    with torch.no_grad():
+        final.k_proj.weight.mul_(1.7)
 
 
 def pre_hook(sam) -> None:
-    mlp = sam.mask_decoder.transformer.layers[1].mlp
-    mlp.register_forward_pre_hook(lambda m, inputs: (2 * inputs[0],))
+    attention = sam.mask_decoder.transformer.layers[1].cross_attn_token_to_image
+    attention.register_forward_pre_hook(lambda m, inputs: (2 * inputs[0], *inputs[1:]))
 
 
 def replace_predict_masks(sam) -> None:
@@ -215,14 +217,14 @@ CHANGES = [
     train_a_step,
     put_new_parameter,
     change_attention,
-    change_silently,
+    change_two_rows,
     change_no_mask,
     change_position_code,
     replace_position_code,
     change_upscaling,
     hook,
     pre_hook,
-    permute_silently,
+    swap_data,
     change_final_attention,
     replace_predict_masks,
     hook_the_prompt_encoder,
@@ -292,6 +294,17 @@ def test_a_model_made_in_inference_mode(small_sam):
     assert made(predictor) is not None
 
 
+def test_nothing_is_made_twice(predictor):
+    """模型没有动，点几次都用同一份；原地改了一个数，才换一份。"""
+    predictor.predict(**CLICK)
+    first = made(predictor)
+    predictor.predict(**CLICK)
+    assert made(predictor) is first
+    change_attention(predictor.model)
+    predictor.predict(**CLICK)
+    assert made(predictor) is not first
+
+
 def test_forgetting_the_picture_forgets_its_decoder(predictor):
     predictor.predict(**CLICK)
     predictor.reset_image()
@@ -307,9 +320,9 @@ def test_a_mask_prompt_takes_the_readable_path(predictor):
 
 def test_plain_means_every_part_is_the_original(small_sam):
     decoder = small_sam.mask_decoder
-    assert is_plain(decoder)
+    assert marks(decoder) is not None
     decoder.output_upscaling[2] = nn.SiLU()
-    assert not is_plain(decoder)
+    assert marks(decoder) is None
 
 
 def test_training_keeps_its_gradients(small_sam):
