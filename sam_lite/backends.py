@@ -28,7 +28,7 @@ from .model import Sam
 from .onnx.files import drafts
 from .onnx.graphs import FixedSizes
 from .onnx.session import open_session
-from .onnx_export import OPSET, tracing
+from .onnx_export import OPSET, check_ready, tracing
 from .preprocess import ResizeLongestSide
 
 BACKENDS = {
@@ -149,9 +149,7 @@ def compiled(encoder: nn.Module, sam: Sam) -> Run:
 
 def exported(sam: Sam, encoder: nn.Module) -> Run:
     """导出成一个临时的 ONNX 文件，由 ONNX Runtime 装载；一次算一张，多张就循环。"""
-    if sam.device.type != "cpu" or sam.dtype != torch.float32:
-        got = f"在 {sam.device} 上、{sam.dtype} 的模型"
-        raise problem("sam", got, "CPU 上 float32 的模型", "先 sam.to('cpu').float()。")
+    check_ready(sam, OPSET)
     with drafts() as folder:
         path = folder / "encoder.onnx"
         with tracing(sam), FixedSizes(everywhere=True):
