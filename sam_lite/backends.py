@@ -28,7 +28,7 @@ from .model import Sam
 from .onnx.files import drafts
 from .onnx.graphs import FixedSizes
 from .onnx.session import open_session
-from .onnx_export import OPSET, check_ready, tracing
+from .onnx_export import OLD_EXPORTER, OPSET, check_ready, tracing
 from .preprocess import ResizeLongestSide
 
 BACKENDS = {
@@ -78,10 +78,12 @@ class Encoder(nn.Module):
 
 def available() -> dict[str, str]:
     """这台机器上能用的后端和版本，``{"fused": "torch 2.13.0", …}``。"""
-    usable = [name for name in BACKENDS if not why_not(name)]
-    packages = {"onnxruntime": "onnxruntime"}  # 其余都是 torch
-    named = [(name, packages.get(name, "torch")) for name in usable]
-    return {name: f"{package} {version(package)}" for name, package in named}
+    found = {}
+    for name in BACKENDS:
+        package = "onnxruntime" if name == "onnxruntime" else "torch"
+        if not why_not(name):
+            found[name] = f"{package} {version(package)}"
+    return found
 
 
 def why_not(backend: str) -> str:
@@ -159,7 +161,7 @@ def exported(sam: Sam, encoder: nn.Module) -> Run:
                 str(path),
                 input_names=["image"],
                 opset_version=OPSET,
-                dynamo=False,
+                **OLD_EXPORTER,
             )
         session = open_session(path, ["CPUExecutionProvider"])
 
