@@ -7,7 +7,6 @@ import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -27,21 +26,18 @@ MANY = 20
 class PromptDecoder:
     """提示 -> 低分辨率的掩码：能走快路就走，并记住为这张图预先算好的，下次再用。
 
-    预先算好的会作废，所以每次提问先看两件事，合起来只占一次提问的百分之几：
+    归预测器所有，换图就换新的。规矩只有一条：提示编码器、掩码解码器、图像嵌入里，有一个
+    张量换过或原地改过，就重新准备（mark）；有一个部件不是原来的类、挂着钩子、换掉了
+    方法，就不走快路，照走 MaskDecoder。
 
-    1. **结构**：提示编码器、掩码解码器的每个部件都是原来的类，没有钩子，没有方法被换掉
-       （is_plain）。否则不走快路，照走 MaskDecoder。
-    2. **内容**：预先用到的张量和一串固定的随机数做一次点积（checksum）。和准备时不同，
-       就重新准备。
-
-    内容不看张量的 ``_version``：``weight.data.mul_(2)`` 这样的改法它数不到，推理模式里
-    的张量和 OneFlow 没有它；点积不管怎么改、在哪个后端都看得见。预先没有用到的（MLP、上
-    采样……）每次现取，改了自然生效。训练还是推理不相干：解码器里没有随这个开关变的东西。
+    “原地改过”看张量的 ``_version``：``weight.data.mul_(2)`` 这样的改法它数不到，改完再
+    ``set_image`` 一次。数不到的张量（推理模式里造的、OneFlow 的）每次都重新准备。
     """
 
     def __init__(self) -> None:
         self.fast: ImageDecoder | None = None
-        self.made_for: Any = None  # 准备时的 checksum
+        self.made_for: Any = None  # 准备时的记号
+        self.held: list[torch.Tensor] = []  # 准备时的张量：占着内存，地址才不会被别人用
 
     @torch.no_grad()
     def __call__(
@@ -91,15 +87,21 @@ class PromptDecoder:
     ) -> ImageDecoder | None:
         """这张图的快路，头一次、或内容变了才重新算；走不了快路是 None。"""
         encoder, decoder = model.prompt_encoder, model.mask_decoder
-        few = prompts[3] is None and sparse.shape[1] <= MANY
-        if not few or not is_plain(encoder, decoder):
+        if prompts[3] is not None or sparse.shape[1] > MANY:
             return None
-        made_for = checksum(encoder, decoder, image_embedding)
+        tensors = plain_tensors(encoder, decoder)
+        if tensors is None:
+            return None
+        tensors.append(image_embedding)
+        row = encoder.no_mask_embed.weight  # (1, C)
+        # 混合精度里，同样的张量乘出别的类型
+        made_for = [(row @ row.T).dtype, *map(mark, tensors)]
         if self.fast is None or self.made_for != made_for:
             pe = encoder.get_dense_pe()
-            dense = encoder.no_mask_embed.weight[:, :, None, None]  # (1, C, 1, 1)
+            dense = row[:, :, None, None]  # (1, C, 1, 1)
             self.fast = ImageDecoder(decoder, image_embedding, pe, dense)
             self.made_for = made_for
+            self.held = [tensor.detach() for tensor in tensors]
         return self.fast
 
 
@@ -138,7 +140,7 @@ def nothing(model: Sam, multimask: bool) -> Part:
     return torch.arange(0), weight.new_zeros((0, count, height, width)), iou
 
 
-# ---- 结构 ----------------------------------------------------------------------
+# ---- 原样、记号 --------------------------------------------------------------
 
 PARTS = {MaskDecoder, TwoWayTransformer, TwoWayAttentionBlock, Attention, MLP, MLPBlock}
 PARTS |= {PromptEncoder, PositionEmbeddingRandom, LayerNorm2d, nn.Conv2d}
@@ -146,12 +148,14 @@ PARTS |= {nn.Linear, ops.Linear, nn.Embedding, nn.LayerNorm, nn.ConvTranspose2d}
 PARTS |= {nn.ModuleList, nn.Sequential, nn.ReLU, nn.GELU}
 
 
-def is_plain(*wholes: nn.Module) -> bool:
-    """每个部件都是原来的类，没有钩子，没有哪个方法被换掉。
+def plain_tensors(*wholes: nn.Module) -> list[torch.Tensor] | None:
+    """每个部件的全部张量；有一个部件不是原样，就是 None。
 
-    直接改类（``MaskDecoder.forward = …``）看不出来，别这样用。
+    原样：是原来的类，没有钩子，没有哪个方法被换掉。直接改类（``MaskDecoder.forward =
+    …``）看不出来，别这样用。
     """
     modules: list[Any] = list(wholes)
+    found: list[torch.Tensor] = []
     for module in modules:  # 边走边添；nn.Module.modules() 一层套一层，慢得多
         plain = (
             type(module) in PARTS
@@ -160,44 +164,21 @@ def is_plain(*wholes: nn.Module) -> bool:
             and methods(module.__class__).isdisjoint(vars(module))
         )
         if not plain:
-            return False
+            return None
+        for kept in (module._parameters, module._buffers):
+            found += [tensor for tensor in kept.values() if tensor is not None]
         modules.extend(module._modules.values())
-    return True
+    return found
+
+
+def mark(tensor: torch.Tensor) -> Any:
+    """一个张量的记号：换过、改过就不同；数不到改了几次的，每次都不同。"""
+    if ops.oneflow.ACTIVE or tensor.is_inference():
+        return object()
+    return tensor.data_ptr(), tensor.dtype, tensor._version
 
 
 @functools.cache
 def methods(kind: Any) -> frozenset[str]:
     """一个类里能调用的名字；实例自己又有一个，就是被换掉了。"""
     return frozenset(name for name in dir(kind) if callable(getattr(kind, name, None)))
-
-
-# ---- 内容 ----------------------------------------------------------------------
-
-
-def checksum(
-    encoder: PromptEncoder, decoder: MaskDecoder, image_embedding: torch.Tensor
-) -> tuple[Any, ...]:
-    """ImageDecoder 预先用到的张量的记号：改一个数、调换两个数，都会变。
-
-    混合精度里同样的张量乘出别的类型，所以也记下乘法的结果是什么类型。
-    """
-    transformer: Any = decoder.transformer
-    attentions = [transformer.final_attn_token_to_image]
-    for layer in transformer.layers:
-        attentions += layer.cross_attn_token_to_image, layer.cross_attn_image_to_token
-    used = [encoder.no_mask_embed.weight, *encoder.pe_layer.buffers()]
-    for attention in attentions:
-        for part in (attention.q_proj, attention.k_proj, attention.v_proj):
-            used += part.weight, part.bias
-    weights = torch.cat([tensor.flatten() for tensor in used]).float()
-    image = image_embedding.flatten().float()
-    row = encoder.no_mask_embed.weight  # (1, C)
-    sums = [x.dot(random_numbers(len(x), x.device)) for x in (weights, image)]
-    return id(decoder), (row @ row.T).dtype, torch.stack(sums).tolist()
-
-
-@functools.lru_cache(maxsize=16)
-def random_numbers(length: int, device: torch.device) -> torch.Tensor:
-    """固定的随机数，``(length,)``，在 1 到 2 之间。"""
-    numbers = np.random.default_rng(0).uniform(1, 2, length).astype(np.float32)
-    return torch.from_numpy(numbers).to(device)

@@ -11,7 +11,7 @@ from decoding.common import embedding, slow
 from sam_lite import SamPredictor
 from sam_lite.decoding import batches, prompt_decoder
 from sam_lite.decoding.fast import ImageDecoder
-from sam_lite.decoding.prompt_decoder import is_plain
+from sam_lite.decoding.prompt_decoder import plain_tensors
 
 CLICK = {"point_coords": np.array([[20.0, 30.0]]), "point_labels": np.array([1])}
 
@@ -105,10 +105,10 @@ def change_attention(sam) -> None:
         layer.cross_attn_token_to_image.k_proj.weight.mul_(1.5)
 
 
-def change_silently(sam) -> None:
-    sam.mask_decoder.transformer.layers[0].cross_attn_image_to_token.q_proj.weight.data[
-        :2
-    ] += 0.3
+def change_two_rows(sam) -> None:
+    attention = sam.mask_decoder.transformer.layers[0].cross_attn_image_to_token
+    with torch.no_grad():
+        attention.q_proj.weight[:2] += 0.3
 
 
 def change_no_mask(sam) -> None:
@@ -151,14 +151,16 @@ class Low(nn.Module):
         return self.inner(x) + 0.1 * x[..., : self.inner.out_features]
 
 
-def permute_silently(sam) -> None:
-    weight = sam.mask_decoder.transformer.layers[1].cross_attn_image_to_token.q_proj
-    weight.weight.data.copy_(weight.weight.data.flip(0))
+def swap_data(sam) -> None:
+    """给 .data 赋新值，.to()、.half() 就是这样换的。"""
+    layer = sam.mask_decoder.transformer.layers[1].cross_attn_image_to_token.q_proj
+    layer.weight.data = layer.weight.data.flip(0)
 
 
 def change_final_attention(sam) -> None:
     final = sam.mask_decoder.transformer.final_attn_token_to_image
-    final.k_proj.weight.data.mul_(1.7)
+    with torch.no_grad():
+        final.k_proj.weight.mul_(1.7)
 
 
 def pre_hook(sam) -> None:
@@ -215,14 +217,14 @@ CHANGES = [
     train_a_step,
     put_new_parameter,
     change_attention,
-    change_silently,
+    change_two_rows,
     change_no_mask,
     change_position_code,
     replace_position_code,
     change_upscaling,
     hook,
     pre_hook,
-    permute_silently,
+    swap_data,
     change_final_attention,
     replace_predict_masks,
     hook_the_prompt_encoder,
@@ -259,6 +261,16 @@ def test_a_changed_embedding_is_noticed(predictor):
     np.testing.assert_allclose(back, before, atol=1e-4)
 
 
+def test_the_old_address_is_not_given_away(predictor):
+    """嵌入换掉以后，新的张量不会落在旧的地址上：不然记号相同，认不出换过。"""
+    predictor.predict(**CLICK)
+    address = predictor.features.data_ptr()
+    other = [predictor.features * 1.5]
+    predictor.features = None
+    other += [other[0].clone() for _ in range(300)]
+    assert address not in {tensor.data_ptr() for tensor in other}
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_another_precision_on_the_same_picture(predictor, dtype):
     """`.half()` 之类换了精度：和新建的预测器一个结果。"""
@@ -292,6 +304,17 @@ def test_a_model_made_in_inference_mode(small_sam):
     assert made(predictor) is not None
 
 
+def test_nothing_is_made_twice(predictor):
+    """模型没有动，点几次都用同一份；原地改了一个数，才换一份。"""
+    predictor.predict(**CLICK)
+    first = made(predictor)
+    predictor.predict(**CLICK)
+    assert made(predictor) is first
+    change_attention(predictor.model)
+    predictor.predict(**CLICK)
+    assert made(predictor) is not first
+
+
 def test_forgetting_the_picture_forgets_its_decoder(predictor):
     predictor.predict(**CLICK)
     predictor.reset_image()
@@ -307,9 +330,9 @@ def test_a_mask_prompt_takes_the_readable_path(predictor):
 
 def test_plain_means_every_part_is_the_original(small_sam):
     decoder = small_sam.mask_decoder
-    assert is_plain(decoder)
+    assert plain_tensors(decoder) is not None
     decoder.output_upscaling[2] = nn.SiLU()
-    assert not is_plain(decoder)
+    assert plain_tensors(decoder) is None
 
 
 def test_training_keeps_its_gradients(small_sam):
