@@ -28,7 +28,7 @@ from .model import Sam
 from .onnx.files import drafts
 from .onnx.graphs import FixedSizes
 from .onnx.session import open_session
-from .onnx_export import OPSET, tracing
+from .onnx_export import OLD_EXPORTER, OPSET, check_ready, tracing
 from .preprocess import ResizeLongestSide
 
 BACKENDS = {
@@ -78,10 +78,12 @@ class Encoder(nn.Module):
 
 def available() -> dict[str, str]:
     """这台机器上能用的后端和版本，``{"fused": "torch 2.13.0", …}``。"""
-    usable = [name for name in BACKENDS if not why_not(name)]
-    packages = {"onnxruntime": "onnxruntime"}  # 其余都是 torch
-    named = [(name, packages.get(name, "torch")) for name in usable]
-    return {name: f"{package} {version(package)}" for name, package in named}
+    found = {}
+    for name in BACKENDS:
+        package = "onnxruntime" if name == "onnxruntime" else "torch"
+        if not why_not(name):
+            found[name] = f"{package} {version(package)}"
+    return found
 
 
 def why_not(backend: str) -> str:
@@ -149,9 +151,7 @@ def compiled(encoder: nn.Module, sam: Sam) -> Run:
 
 def exported(sam: Sam, encoder: nn.Module) -> Run:
     """导出成一个临时的 ONNX 文件，由 ONNX Runtime 装载；一次算一张，多张就循环。"""
-    if sam.device.type != "cpu" or sam.dtype != torch.float32:
-        got = f"在 {sam.device} 上、{sam.dtype} 的模型"
-        raise problem("sam", got, "CPU 上 float32 的模型", "先 sam.to('cpu').float()。")
+    check_ready(sam, OPSET)
     with drafts() as folder:
         path = folder / "encoder.onnx"
         with tracing(sam), FixedSizes(everywhere=True):
@@ -161,7 +161,7 @@ def exported(sam: Sam, encoder: nn.Module) -> Run:
                 str(path),
                 input_names=["image"],
                 opset_version=OPSET,
-                dynamo=False,
+                **OLD_EXPORTER,
             )
         session = open_session(path, ["CPUExecutionProvider"])
 

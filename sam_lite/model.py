@@ -79,8 +79,7 @@ class Sam(nn.Module):
         错误：字典里缺键、有认不得的键（例如把 boxes 写成 box）、点和标签不成对、图像
         超过输入边长，或形状、类型、设备、数值不对时，抛 SamLiteError。
         """
-        sizes = self.image_encoder.img_size, self.prompt_encoder.mask_input_size
-        check_batched_input(batched_input, multimask_output, *sizes, self.device)
+        check_batched_input(self, batched_input, multimask_output)
         images = torch.stack([self.preprocess(x["image"]) for x in batched_input])
         embeddings = self.image_encoder(images)  # (图像数, C, h, w)
         return [

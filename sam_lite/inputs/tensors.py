@@ -15,14 +15,8 @@ from .. import ops
 from ..errors import SamLiteWarning, problem
 from .checks import LARGEST_LOGIT, check_flag, check_size, describe
 
-RECORD_KEYS = {
-    "image",
-    "original_size",
-    "point_coords",
-    "point_labels",
-    "boxes",
-    "mask_inputs",
-}
+RECORD_PROMPTS = ("point_coords", "point_labels", "boxes", "mask_inputs")
+RECORD_KEYS = {"image", "original_size", *RECORD_PROMPTS}
 
 
 def check_tensor(
@@ -142,29 +136,17 @@ def check_labels(
         raise problem(name, sorted(set(kinds.flatten().tolist()))[:5], wanted, mend)
 
 
-def check_batched_input(
-    batched_input: Any,
-    multimask_output: Any,
-    side: int,
-    mask_size: tuple[int, int],
-    device: torch.device,
-) -> None:
+def check_batched_input(sam: Any, batched_input: Any, multimask_output: Any) -> None:
     """Sam.forward 收到的全部：字典的列表，至少一条，都合规矩；否则抛 SamLiteError。"""
     check_flag("multimask_output", multimask_output)
     if not isinstance(batched_input, (list, tuple)) or not len(batched_input):
         got, mend = describe(batched_input), "只有一张图也要放进列表：[{…}]。"
         raise problem("batched_input", got, "字典的列表，每图一个", mend)
     for i, record in enumerate(batched_input):
-        check_record(f"batched_input[{i}]", record, side, mask_size, device)
+        check_record(sam, f"batched_input[{i}]", record)
 
 
-def check_record(
-    name: str,
-    record: Any,
-    side: int,
-    mask_size: tuple[int, int],
-    device: torch.device,
-) -> None:
+def check_record(sam: Any, name: str, record: Any) -> None:
     """Sam.forward 的一条输入：键不缺不多，图像、原图大小和提示都合规矩。"""
     if not isinstance(record, Mapping):
         raise problem(name, describe(record), "一个字典")
@@ -176,8 +158,9 @@ def check_record(
             f"缺少 {sorted(missing)}、多出 {sorted(map(str, extra))} 的字典",
             "只含这些键的字典：" + "、".join(sorted(RECORD_KEYS)),
         )
-    check_image_tensor(f"{name}['image']", record["image"], (3,), side, device)
+    side, mask_size = sam.image_encoder.img_size, sam.prompt_encoder.mask_input_size
+    check_image_tensor(f"{name}['image']", record["image"], (3,), side, sam.device)
     check_size(f"{name}['original_size']", record["original_size"])
-    keys = ("point_coords", "point_labels", "boxes", "mask_inputs")
-    names = [f"{name}['{key}']" for key in keys]
-    check_prompt_tensors([record.get(key) for key in keys], mask_size, device, names)
+    names = [f"{name}['{key}']" for key in RECORD_PROMPTS]
+    prompts = [record.get(key) for key in RECORD_PROMPTS]
+    check_prompt_tensors(prompts, mask_size, sam.device, names)

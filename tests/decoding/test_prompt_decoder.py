@@ -11,7 +11,7 @@ from decoding.common import embedding, slow
 from sam_lite import SamPredictor
 from sam_lite.decoding import batches, prompt_decoder
 from sam_lite.decoding.fast import ImageDecoder
-from sam_lite.decoding.prompt_decoder import marks
+from sam_lite.decoding.prompt_decoder import plain_tensors
 
 CLICK = {"point_coords": np.array([[20.0, 30.0]]), "point_labels": np.array([1])}
 
@@ -164,8 +164,8 @@ def change_final_attention(sam) -> None:
 
 
 def pre_hook(sam) -> None:
-    attention = sam.mask_decoder.transformer.layers[1].cross_attn_token_to_image
-    attention.register_forward_pre_hook(lambda m, inputs: (2 * inputs[0], *inputs[1:]))
+    mlp = sam.mask_decoder.transformer.layers[1].mlp
+    mlp.register_forward_pre_hook(lambda m, inputs: (2 * inputs[0],))
 
 
 def replace_predict_masks(sam) -> None:
@@ -261,6 +261,16 @@ def test_a_changed_embedding_is_noticed(predictor):
     np.testing.assert_allclose(back, before, atol=1e-4)
 
 
+def test_the_old_address_is_not_given_away(predictor):
+    """嵌入换掉以后，新的张量不会落在旧的地址上：不然记号相同，认不出换过。"""
+    predictor.predict(**CLICK)
+    address = predictor.features.data_ptr()
+    other = [predictor.features * 1.5]
+    predictor.features = None
+    other += [other[0].clone() for _ in range(300)]
+    assert address not in {tensor.data_ptr() for tensor in other}
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_another_precision_on_the_same_picture(predictor, dtype):
     """`.half()` 之类换了精度：和新建的预测器一个结果。"""
@@ -320,9 +330,9 @@ def test_a_mask_prompt_takes_the_readable_path(predictor):
 
 def test_plain_means_every_part_is_the_original(small_sam):
     decoder = small_sam.mask_decoder
-    assert marks(decoder) is not None
+    assert plain_tensors(decoder) is not None
     decoder.output_upscaling[2] = nn.SiLU()
-    assert marks(decoder) is None
+    assert plain_tensors(decoder) is None
 
 
 def test_training_keeps_its_gradients(small_sam):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sam_lite import SamLiteError
-from sam_lite.decoding.prompt_decoder import marks
+from sam_lite.decoding.prompt_decoder import plain_tensors
 from sam_lite.learn.lora import LowRank, add_lora, merge_lora, plain_state
 
 
@@ -38,7 +38,9 @@ def test_merged_model_equals_the_adapted_one_and_looks_official(small_sam):
     original = copy.deepcopy(small_sam)
     stir(add_lora(small_sam, 2))
     adapted = outputs(small_sam)
-    assert marks(small_sam.mask_decoder) is None  # 快路要认得出，不然用的是原来的权重
+    assert (
+        plain_tensors(small_sam.mask_decoder) is None
+    )  # 快路要认得出，不然用的是原来的权重
     assert not torch.allclose(adapted[0], outputs(original)[0], atol=1e-3)
     state = plain_state(small_sam)
     merged = merge_lora(small_sam)
@@ -47,7 +49,7 @@ def test_merged_model_equals_the_adapted_one_and_looks_official(small_sam):
     for a, b in zip(adapted, outputs(merged), strict=True):
         torch.testing.assert_close(a, b)
     assert set(merged.state_dict()) == set(original.state_dict())
-    assert marks(merged.mask_decoder) is not None
+    assert plain_tensors(merged.mask_decoder) is not None
     assert all(p.requires_grad for p in merged.parameters())
     assert [type(m) for m in merged.modules()] == [type(m) for m in original.modules()]
 
