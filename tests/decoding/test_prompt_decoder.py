@@ -164,8 +164,8 @@ def change_final_attention(sam) -> None:
 
 
 def pre_hook(sam) -> None:
-    mlp = sam.mask_decoder.transformer.layers[1].mlp
-    mlp.register_forward_pre_hook(lambda m, inputs: (2 * inputs[0],))
+    attention = sam.mask_decoder.transformer.layers[1].cross_attn_token_to_image
+    attention.register_forward_pre_hook(lambda m, inputs: (2 * inputs[0], *inputs[1:]))
 
 
 def replace_predict_masks(sam) -> None:
