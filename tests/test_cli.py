@@ -379,13 +379,6 @@ def test_help_shows_defaults_of_options_only(capsys):
     assert out.count("（默认") == 3  # 种子、点击、设备
 
 
-def test_argparse_speaks_english_again_afterwards():
-    import argparse
-
-    cli.main(["--version"])
-    assert argparse.ArgumentParser(prog="x").format_usage().startswith("usage: x")
-
-
 def test_no_command_and_unknown_command(capsys):
     assert "缺少参数：COMMAND" in fails(capsys, 2)
     assert "segment" in fails(capsys, 2, "segmnt")

@@ -1,4 +1,4 @@
-"""命令行 ``sam-lite``：命令都在 ``COMMANDS`` 表里，各在一个 ``cli_命令.py`` 里。
+"""命令行 ``sam-lite``：命令都在 ``COMMANDS`` 表里，各在一个同名的文件里。
 
 退出码：0 成功；1 做不成（照片读不了、权重没有……）；2 命令写错。出错时只在标准错误
 上写一行中文；加 ``--debug`` 或设环境变量 ``SAM_LITE_DEBUG=1`` 才显示完整的调用记录。
@@ -12,31 +12,33 @@ import sys
 from collections.abc import Sequence
 
 from .. import __version__
-from ..cli import auto as cli_auto
-from ..cli import backends as cli_backends
-from ..cli import demo as cli_demo
-from ..cli import download as cli_download
-from ..cli import evaluate as cli_evaluate
-from ..cli import export_onnx as cli_onnx
-from ..cli import fit as cli_fit
-from ..cli import segment as cli_segment
-from ..cli import train as cli_train
-from ..cli import verify as cli_verify
-from ..cli.parser import Parser, chinese_argparse
 from ..errors import SamLiteError
+from . import (
+    auto,
+    backends,
+    demo,
+    download,
+    evaluate,
+    export_onnx,
+    fit,
+    segment,
+    train,
+    verify,
+)
+from .parser import Parser
 
 # 每个文件里有 add_arguments 和一个与命令同名的函数，名字里的 - 是 _
 COMMANDS = {
-    "segment": (cli_segment, "给照片加点或框，写出掩码"),
-    "auto": (cli_auto, "整张照片或整个文件夹，分割出全部掩码"),
-    "demo": (cli_demo, "在自带的照片上看看效果"),
-    "evaluate": (cli_evaluate, "在没训练过的场景上打分，和老办法比"),
-    "fit": (cli_fit, "在自己的照片和掩码上微调"),
-    "train": (cli_train, "在程序画的场景上训练"),
-    "download": (cli_download, "下载官方权重"),
-    "export-onnx": (cli_onnx, "导出成 ONNX 文件，不要 PyTorch 也能用"),
-    "backends": (cli_backends, "换后端编码同一张照片，比时间和误差"),
-    "verify": (cli_verify, "查一个权重文件是什么、完不完好"),
+    "segment": (segment, "给照片加点或框，写出掩码"),
+    "auto": (auto, "整张照片或整个文件夹，分割出全部掩码"),
+    "demo": (demo, "在自带的照片上看看效果"),
+    "evaluate": (evaluate, "在没训练过的场景上打分，和老办法比"),
+    "fit": (fit, "在自己的照片和掩码上微调"),
+    "train": (train, "在程序画的场景上训练"),
+    "download": (download, "下载官方权重"),
+    "export-onnx": (export_onnx, "导出成 ONNX 文件，不要 PyTorch 也能用"),
+    "backends": (backends, "换后端编码同一张照片，比时间和误差"),
+    "verify": (verify, "查一个权重文件是什么、完不完好"),
 }
 
 
@@ -62,8 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # 终端的编码没有汉字时，别因此中断
             stream.reconfigure(errors="replace")
     try:
-        with chinese_argparse():
-            args = build_parser().parse_args(argv)
+        args = build_parser().parse_args(argv)
         debug = debug or args.debug
         args.run(args)
     except SystemExit as stop:  # --help、--version 和用法错误

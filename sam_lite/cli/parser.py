@@ -1,4 +1,4 @@
-"""命令行的解析器：argparse 的话换成中文，出错只写一行；还有各命令共用的取值。"""
+"""命令行的解析器：帮助和出错都用中文；还有各命令共用的取值。"""
 
 from __future__ import annotations
 
@@ -6,69 +6,54 @@ import argparse
 import inspect
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any, NoReturn
 
-ARGPARSE_CHINESE = {
-    "usage: ": "用法：",
+HEADINGS = {
     "positional arguments": "位置参数",
     "options": "选项",
-    "optional arguments": "选项",
-    "show this help message and exit": "显示这段说明，然后退出",
-    "argument %(argument_name)s: %(message)s": "%(argument_name)s：%(message)s",
-    "the following arguments are required: %s": "缺少参数：%s",
-    "one of the arguments %s is required": "这些参数要给一个：%s",
-    "expected one argument": "后面要跟一个值（负数写成 --point=-5,10 的样子）",
-    "expected at least one argument": "后面至少要跟一个值",
-    "expected at most one argument": "后面最多跟一个值",
-    "expected %s argument": "后面要跟 %s 个值",
-    "expected %s arguments": "后面要跟 %s 个值",
-    "unrecognized arguments: %s": "不认识的参数：%s",
-    "not allowed with argument %s": "不能和 %s 一起用",
-    "ignored explicit argument %r": "不带值，却给了 %r",
-    "ambiguous option: %(option)s could match %(matches)s": (
-        "%(option)s 不明确，可能是 %(matches)s"
-    ),
-    "invalid %(type)s value: %(value)r": "值 %(value)r 不是 %(type)s",
-    "invalid choice: %(value)r (choose from %(choices)s)": (
-        "没有 %(value)r 这一项，可以选：%(choices)s"
-    ),
-    "invalid choice: %(value)r, maybe you meant %(suggestion)r? "
-    "(choose from %(choices)s)": (
-        "没有 %(value)r 这一项，是不是 %(suggestion)r？可以选：%(choices)s"
-    ),
-    "unknown parser %(parser_name)r (choices: %(choices)s)": (
-        "没有命令 %(parser_name)r，可以选：%(choices)s"
-    ),
+    "optional arguments": "选项",  # Python 3.9 的叫法
 }
 
-
-@contextmanager
-def chinese_argparse() -> Iterator[None]:
-    """在这段时间里，argparse 的提示用中文；表里没有的话照旧是英文。"""
-    hooks = {
-        "_": lambda text: ARGPARSE_CHINESE.get(text, text),
-        "ngettext": lambda one, many, n: ARGPARSE_CHINESE.get(
-            many, one if n == 1 else many
-        ),
-    }
-    before = {name: getattr(argparse, name) for name in hooks}
-    for name, hook in hooks.items():
-        setattr(argparse, name, hook)
-    try:
-        yield
-    finally:
-        for name, old in before.items():
-            setattr(argparse, name, old)
+# argparse 的话 -> 中文，从上到下各换一次；没有的照旧是英文
+CHINESE = [
+    (r"^the following arguments are required: ", "缺少参数："),
+    (r"^one of the arguments (.+) is required$", r"这些参数要给一个：\1"),
+    (r"^unrecognized arguments: ", "不认识的参数："),
+    (r"^ambiguous option: (\S+) could match ", r"\1 不明确，可能是 "),
+    (r"^argument (.+?): ", r"\1："),
+    (r"expected one argument$", "后面要跟一个值（负数写成 --point=-5,10 的样子）"),
+    (r"expected at least one argument$", "后面至少要跟一个值"),
+    (r"expected at most one argument$", "后面最多跟一个值"),
+    (r"expected (\d+) arguments?$", r"后面要跟 \1 个值"),
+    (r"not allowed with argument (.+)$", r"不能和 \1 一起用"),
+    (r"ignored explicit argument (.+)$", r"不带值，却给了 \1"),
+    (r"invalid choice: (.+), maybe you meant (.+)\?", r"没有 \1 这一项，是不是 \2？"),
+    (r"invalid choice: (.+) \(choose", r"没有 \1 这一项 (choose"),
+    (r" ?\(choose from (.*)\)$", r"，可以选：\1"),
+    (r"invalid (\w+) value: (.+)$", r"值 \2 不是 \1"),
+    (r"？，可以选", "？可以选"),
+]
 
 
 class Formatter(argparse.RawTextHelpFormatter):
-    """帮助里的换行照写的来；小标题后面用全角冒号；有默认值的选项写上默认值。"""
+    """帮助用中文，换行照写的来；有默认值的选项写上默认值。"""
+
+    def add_usage(
+        self, usage: Any, actions: Any, groups: Any, prefix: str | None = None
+    ) -> None:
+        """第一行，“用法：”开头。"""
+        super().add_usage(
+            usage, actions, groups, "用法：" if prefix is None else prefix
+        )
+
+    def start_section(self, heading: str | None) -> None:
+        """小标题换成中文。"""
+        super().start_section(HEADINGS.get(heading or "", heading))
 
     def format_help(self) -> str:
-        """把排好的帮助交出去。"""
+        """小标题后面用全角冒号。"""
         return re.sub(r"(?m)^(位置参数|选项|命令):$", r"\1：", super().format_help())
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
@@ -79,14 +64,18 @@ class Formatter(argparse.RawTextHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """出错时只写一行中文的解析器。"""
+    """帮助是中文、出错时只写一行中文的解析器。"""
 
     def __init__(self, **options: Any) -> None:
         options.setdefault("formatter_class", Formatter)
-        super().__init__(allow_abbrev=False, **options)
+        super().__init__(add_help=False, allow_abbrev=False, **options)
+        text = "显示这段说明，然后退出"
+        self.add_argument("-h", "--help", action="help", help=text)
 
     def error(self, message: str) -> NoReturn:
         """写一行中文，以退出码 2 结束。"""
+        for english, chinese in CHINESE:
+            message = re.sub(english, chinese, message)
         self.exit(2, f"{self.prog}：{message}（用法见 {self.prog} --help）\n")
 
 
