@@ -27,7 +27,7 @@ class PromptDecoder:
     """提示 -> 低分辨率的掩码：能走快路就走，并记住为这张图预先算好的，下次再用。
 
     归预测器所有，换图就换新的。规矩只有一条：提示编码器、掩码解码器、图像嵌入里，有一个
-    张量换过或原地改过，就重新准备（mark）；有一个部件不是原来的类、挂着钩子、换掉了
+    张量换过或原地改过，就重新准备（marks）；有一个部件不是原来的类、挂着钩子、换掉了
     方法，就不走快路，照走 MaskDecoder。
 
     “原地改过”看张量的 ``_version``：``weight.data.mul_(2)`` 这样的改法它数不到，改完再
@@ -95,7 +95,7 @@ class PromptDecoder:
         tensors.append(image_embedding)
         row = encoder.no_mask_embed.weight  # (1, C)
         # 混合精度里，同样的张量乘出别的类型
-        made_for = [(row @ row.T).dtype, *map(mark, tensors)]
+        made_for = [(row @ row.T).dtype, *marks(tensors)]
         if self.fast is None or self.made_for != made_for:
             pe = encoder.get_dense_pe()
             dense = row[:, :, None, None]  # (1, C, 1, 1)
@@ -171,11 +171,11 @@ def plain_tensors(*wholes: nn.Module) -> list[torch.Tensor] | None:
     return found
 
 
-def mark(tensor: torch.Tensor) -> Any:
-    """一个张量的记号：换过、改过就不同；数不到改了几次的，每次都不同。"""
-    if ops.oneflow.ACTIVE or tensor.is_inference():
-        return object()
-    return tensor.data_ptr(), tensor.dtype, tensor._version
+def marks(tensors: list[torch.Tensor]) -> list[Any]:
+    """张量的记号：有一个换过、改过就不同；有一个数不到改了几次，就每次都不同。"""
+    if ops.oneflow.ACTIVE or any(map(torch.Tensor.is_inference, tensors)):
+        return [object()]
+    return [(tensor.data_ptr(), tensor.dtype, tensor._version) for tensor in tensors]
 
 
 @functools.cache
