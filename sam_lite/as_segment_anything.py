@@ -11,6 +11,8 @@
 
 import sys
 from collections.abc import Iterator
+from copy import deepcopy
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
@@ -23,6 +25,7 @@ from .errors import SamLiteError
 from .image_encoder import Block, ImageEncoderViT, LayerNorm2d, MLPBlock
 from .mask_decoder import MLP, MaskDecoder
 from .masks import crops, measure, records, regions, rle
+from .masks.nms import box_area, nms
 from .model import Sam
 from .onnx_export import SamOnnxModel
 from .patch_embed import PatchEmbed
@@ -54,7 +57,7 @@ class MaskData(records.MaskData):
         for name, value in new_stats.items():
             old = self.get(name)
             if old is None:
-                self[name] = value
+                self[name] = deepcopy(value)
             elif isinstance(value, torch.Tensor):
                 self[name] = torch.cat([old, value])
             elif isinstance(value, np.ndarray):
@@ -82,6 +85,22 @@ def box_xyxy_to_xywh(box_xyxy: torch.Tensor) -> torch.Tensor:
     return box
 
 
+def batched_nms(
+    boxes: torch.Tensor,
+    scores: torch.Tensor,
+    idxs: torch.Tensor,
+    iou_threshold: float,
+) -> torch.Tensor:
+    """只在 idxs 相同的框之间做 NMS，同 ``torchvision.ops.batched_nms``。
+
+    形状：``(N, 4)``、``(N,)``、``(N,)`` -> 留下的下标，按分数从高到低。
+    """
+    # 每一类挪到互不相交的地方，合起来做一次
+    boxes = boxes.float()
+    span = boxes.max() - boxes.min() + 1 if len(boxes) else 0
+    return nms(boxes + (idxs.to(boxes) * span)[:, None], scores, iou_threshold)
+
+
 BUILDERS = {
     "build_sam": build_sam_vit_h,
     "build_sam_vit_h": build_sam_vit_h,
@@ -96,14 +115,25 @@ def named(*things: Any) -> dict[str, Any]:
     return {thing.__name__: thing for thing in things}
 
 
-NAMES: dict[str, dict[str, Any]] = {  # 官方的模块 -> 里面的名字
+PARTS = named(Sam, ImageEncoderViT, MaskDecoder, PromptEncoder, TwoWayTransformer)
+AMG = named(
+    *(MaskData, batch_iterator, box_xyxy_to_xywh),
+    *(crops.build_point_grid, crops.build_all_layer_point_grids),
+    *(crops.generate_crop_boxes, crops.is_box_near_crop_edge),
+    *(crops.uncrop_boxes_xyxy, crops.uncrop_points, crops.uncrop_masks),
+    *(measure.batched_mask_to_box, measure.calculate_stability_score),
+    *(rle.mask_to_rle_pytorch, rle.rle_to_mask, rle.area_from_rle),
+    *(rle.coco_encode_rle, regions.remove_small_regions),
+)
+
+# 官方的模块 -> 里面的名字，连它从别处导入的也有：抄走一段官方代码的程序会用到
+NAMES: dict[str, dict[str, Any]] = {
     "segment_anything": BUILDERS | named(SamPredictor, SamAutomaticMaskGenerator),
-    "segment_anything.build_sam": BUILDERS,
-    "segment_anything.predictor": named(SamPredictor),
-    "segment_anything.automatic_mask_generator": named(SamAutomaticMaskGenerator),
-    "segment_anything.modeling": named(
-        Sam, ImageEncoderViT, MaskDecoder, PromptEncoder, TwoWayTransformer
-    ),
+    "segment_anything.build_sam": BUILDERS | PARTS,
+    "segment_anything.predictor": named(SamPredictor, Sam, ResizeLongestSide),
+    "segment_anything.automatic_mask_generator": AMG
+    | named(SamAutomaticMaskGenerator, SamPredictor, Sam, batched_nms, box_area),
+    "segment_anything.modeling": PARTS,
     "segment_anything.modeling.common": named(LayerNorm2d, MLPBlock),
     "segment_anything.modeling.image_encoder": named(
         *(ImageEncoderViT, Block, Attention, PatchEmbed, LayerNorm2d, MLPBlock),
@@ -113,21 +143,17 @@ NAMES: dict[str, dict[str, Any]] = {  # 官方的模块 -> 里面的名字
     "segment_anything.modeling.prompt_encoder": named(
         PromptEncoder, PositionEmbeddingRandom, LayerNorm2d
     ),
-    "segment_anything.modeling.sam": named(Sam),
+    "segment_anything.modeling.sam": named(
+        Sam, ImageEncoderViT, MaskDecoder, PromptEncoder
+    ),
     "segment_anything.modeling.transformer": named(
         TwoWayTransformer, TwoWayAttentionBlock, DecoderAttention, MLPBlock
     ),
     "segment_anything.utils": {},
-    "segment_anything.utils.amg": named(
-        *(MaskData, batch_iterator, box_xyxy_to_xywh),
-        *(crops.build_point_grid, crops.build_all_layer_point_grids),
-        *(crops.generate_crop_boxes, crops.is_box_near_crop_edge),
-        *(crops.uncrop_boxes_xyxy, crops.uncrop_points, crops.uncrop_masks),
-        *(measure.batched_mask_to_box, measure.calculate_stability_score),
-        *(rle.mask_to_rle_pytorch, rle.rle_to_mask, rle.area_from_rle),
-        *(rle.coco_encode_rle, regions.remove_small_regions),
+    "segment_anything.utils.amg": AMG,
+    "segment_anything.utils.onnx": named(
+        SamOnnxModel, Sam, measure.calculate_stability_score
     ),
-    "segment_anything.utils.onnx": named(SamOnnxModel),
     "segment_anything.utils.transforms": named(ResizeLongestSide),
 }
 
@@ -146,6 +172,7 @@ def install() -> None:
     for name, contents in NAMES.items():
         module = ModuleType(name, __doc__)
         module.__path__ = []  # 有它才算包，里面的模块才导入得到
+        module.__spec__ = ModuleSpec(name, None, is_package=True)  # find_spec 要看
         vars(module).update(contents)
         sys.modules[name] = module
         parent, _, child = name.rpartition(".")
