@@ -118,6 +118,7 @@ class SamAutomaticMaskGenerator:
         )
         warn_if_lowered(points_per_batch, model)
         self.predictor = SamPredictor(model)
+        self._shown, self._bar = False, SimpleNamespace(update=lambda n: None)
         if points_per_side is None:
             self.point_grids = [np.asarray(grid, float) for grid in point_grids or []]
         else:
@@ -140,7 +141,8 @@ class SamAutomaticMaskGenerator:
         错误：图像不对时抛 SamLiteError。
         """
         image = check_image(image)
-        data = self._generate_masks(image, progress)
+        self._shown = progress
+        data = self._generate_masks(image)
         if self.min_mask_region_area > 0:
             thresh = max(self.box_nms_thresh, self.crop_nms_thresh)
             area = self.min_mask_region_area
@@ -152,7 +154,9 @@ class SamAutomaticMaskGenerator:
             write_record(data, i, self.output_mode) for i in range(len(data["rles"]))
         ]
 
-    def _generate_masks(self, image: np.ndarray, progress: bool) -> MaskData:
+    # 这三个方法的签名照官方：有人改写其中一个
+
+    def _generate_masks(self, image: np.ndarray) -> MaskData:
         """各块裁图的掩码合起来，去掉块与块之间重复的。"""
         size = image.shape[0], image.shape[1]
         boxes, layers = generate_crop_boxes(
@@ -160,29 +164,34 @@ class SamAutomaticMaskGenerator:
         )
         crops = [(b, k) for b, k in zip(boxes, layers) if b[0] < b[2] and b[1] < b[3]]
         points = sum(len(self.point_grids[layer]) for _, layer in crops)
-        with progress_bar(points, progress) as bar:
-            data = MaskData.join([self._process_crop(image, *c, bar) for c in crops])
+        with progress_bar(points, self._shown) as self._bar:
+            data = MaskData.join([self._process_crop(image, *c, size) for c in crops])
         if len(crops) > 1:  # 第四道筛子，重复：各块之间
             scores = 1 / box_area(data["crop_boxes"])  # 小块看得细，优先
             data.filter(nms(data["boxes"], scores, self.crop_nms_thresh))
         return data
 
     def _process_crop(
-        self, image: np.ndarray, crop_box: list[int], layer: int, bar: Any
+        self,
+        image: np.ndarray,
+        crop_box: list[int],
+        crop_layer_idx: int,
+        orig_size: tuple[int, ...],
     ) -> MaskData:
         """一块裁图：编码一次，撒点，去掉块内重复的，坐标搬回原图。"""
         x0, y0, x1, y1 = crop_box
-        predictor, size = self.predictor, (image.shape[0], image.shape[1])
+        predictor, im_size = self.predictor, (y1 - y0, x1 - x0)
         (crop,) = predictor._encode([image[y0:y1, x0:x1]])
         predictor._keep(crop)
-        points = self.point_grids[layer] * (x1 - x0, y1 - y0)
+        points = self.point_grids[crop_layer_idx] * im_size[::-1]
         limits = self.points_per_batch, int(self.memory_limit_mb)
-        step = prompts_at_once(*limits, predictor.model, size)
+        height, width = orig_size
+        step = prompts_at_once(*limits, predictor.model, (height, width))
         parts = [empty_data()]
         for start in range(0, len(points), step):
             batch = points[start : start + step]
-            parts.append(self._process_batch(batch, crop_box, size))
-            bar.update(len(batch))
+            parts.append(self._process_batch(batch, im_size, crop_box, orig_size))
+            self._bar.update(len(batch))
         predictor.reset_image()
         data = MaskData.join(parts)
         # 第四道筛子，重复：一块之内
@@ -193,11 +202,15 @@ class SamAutomaticMaskGenerator:
         return data
 
     def _process_batch(
-        self, points: np.ndarray, crop_box: list[int], orig_size: tuple[int, int]
+        self,
+        points: np.ndarray,
+        im_size: tuple[int, ...],
+        crop_box: list[int],
+        orig_size: tuple[int, ...],
     ) -> MaskData:
         """一批点：每点三张掩码，过前三道筛子。points ``(N, 2)``，在裁图里。"""
         predictor, parts = self.predictor, [empty_data()]
-        moved = predictor.transform.apply_coords(points, predictor.original_size)
+        moved = predictor.transform.apply_coords(points, im_size)
         coords = torch.from_numpy(moved).float()  # MPS 没有 float64
         coords = coords.to(predictor.device)[:, None]  # (N, 1, 2)，一点一组
         labels = torch.ones(coords.shape[:2], dtype=torch.int, device=predictor.device)
@@ -218,7 +231,7 @@ class SamAutomaticMaskGenerator:
         data: MaskData,
         low_res: torch.Tensor,
         crop_box: list[int],
-        orig_size: tuple[int, int],
+        orig_size: tuple[int, ...],
     ) -> MaskData:
         """放大到裁图，过第二、三道筛子，写成 RLE。low_res ``(N, 4h, 4w)``。"""
         predictor, sam = self.predictor, self.predictor.model

@@ -11,6 +11,8 @@ import pytest
 from parity.official import segment_anything as official
 from parity.test_parity_signatures import assert_same_signature
 
+from sam_lite import SamAutomaticMaskGenerator
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -55,6 +57,20 @@ def test_every_public_name_is_there_with_its_signature(ours):
                 assert_same_signature(our, thing, where)
             checked += 1
     assert checked >= 70
+
+
+@pytest.mark.parametrize("name", ["_generate_masks", "_process_crop", "_process_batch"])
+def test_methods_that_people_override(name):
+    """改写官方生成器的程序，多半改写这三个。"""
+    pair = (
+        inspect.signature(getattr(generator, name)).parameters
+        for generator in (
+            SamAutomaticMaskGenerator,
+            official.SamAutomaticMaskGenerator,
+        )
+    )
+    our, their = map(list, pair)
+    assert our == their
 
 
 PREDICTOR = """
@@ -110,12 +126,23 @@ from segment_anything.utils.amg import (
 import torch
 
 image = np.array(Image.open(sys.argv[1]).convert("RGB"))
-generator = SamAutomaticMaskGenerator(
+class Counting(SamAutomaticMaskGenerator):
+    asked = 0
+
+    def _process_batch(self, points, im_size, crop_box, orig_size):
+        assert tuple(orig_size) == image.shape[:2] and (points <= im_size[::-1]).all()
+        self.asked += len(points)
+        data = MaskData()
+        data.cat(super()._process_batch(points, im_size, crop_box, orig_size))
+        return data
+
+generator = Counting(
     model=sam_model_registry["tiny"](), points_per_side=8, pred_iou_thresh=0.4,
     stability_score_thresh=0.5, crop_n_layers=1, crop_n_points_downscale_factor=2,
     min_mask_region_area=100,
 )
 masks = sorted(generator.generate(image), key=lambda mask: mask["area"], reverse=True)
+assert generator.asked == 64 + 4 * 16
 assert masks and set(masks[0]) == {
     "segmentation", "area", "bbox", "predicted_iou", "point_coords",
     "stability_score", "crop_box",
