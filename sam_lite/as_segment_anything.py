@@ -44,13 +44,7 @@ from .windows import window_partition, window_unpartition
 
 
 class MaskData(records.MaskData):
-    """一批掩码的各项。改写官方生成器的程序用它，官方有的方法都有。"""
-
-    def filter(self, keep: torch.Tensor) -> None:
-        """只留 keep 里的：布尔张量，或下标；numpy 数组还是 numpy 数组。"""
-        arrays = {k: v for k, v in self.items() if isinstance(v, np.ndarray)}
-        super().filter(keep)
-        self.update({k: v[keep.detach().cpu().numpy()] for k, v in arrays.items()})
+    """一批掩码的各项，官方的方法都有：改写官方生成器的程序用它。"""
 
     def cat(self, new_stats: "MaskData") -> None:
         """接上另一批；自己还没有的项，照新的来。"""

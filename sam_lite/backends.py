@@ -154,7 +154,7 @@ def exported(sam: Sam, encoder: nn.Module) -> Run:
     check_ready(sam, OPSET)
     with drafts() as folder:
         path = folder / "encoder.onnx"
-        with tracing(sam), FixedSizes(everywhere=True):
+        with tracing(sam), FixedSizes():
             torch.onnx.export(
                 encoder,
                 (blank_image(sam),),

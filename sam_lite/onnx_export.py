@@ -21,7 +21,7 @@ from .files.atomic import check_writable
 from .inputs.checks import check_path, describe, is_whole
 from .model import Sam
 from .onnx.files import drafts, install, largest_difference, write_facts
-from .onnx.graphs import FixedSizes, OnnxImageEncoder, SamOnnxModel
+from .onnx.graphs import OnnxImageEncoder, SamOnnxModel
 from .onnx.session import FORMAT_VERSION
 
 OPSETS = range(12, 21)  # 11 里没有 einsum；描图的导出器最高写到 20
@@ -226,7 +226,7 @@ def tracing(sam: Sam) -> Iterator[None]:
     set_fused(sam, False)
     try:
         # 记下来，完了再看：这种警告出自 C++，当场变成异常会乱
-        with warnings.catch_warnings(record=True) as said, FixedSizes(everywhere=False):
+        with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             yield
         for warning in said:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageDraw, ImageOps, UnidentifiedImageError
 
 from .errors import SamLiteError
 from .files.atomic import atomic_file, check_writable
@@ -75,6 +75,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """把任意模式的 Pillow 图片转成 RGB：透明处垫白底，16 位缩到 8 位。"""
     if image.mode.startswith(("I", "F")):  # I;16、I;16B、I、F：一个通道，超过 8 位
         return Image.fromarray(_to_8bit(np.asarray(image))).convert("RGB")
+    if image.mode == "LAB":
+        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        turned = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
+        assert turned is not None  # 只有 inPlace=True 时才是 None
+        return turned
     if image.getbands()[-1] in ("A", "a") or "transparency" in image.info:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image.convert("RGBA"))

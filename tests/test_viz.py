@@ -45,6 +45,22 @@ def test_read_photo_every_mode(tmp_path, mode, colour, expected):
     assert image[2, 3].tolist() == list(expected)
 
 
+def test_read_photo_lab_tiff(tmp_path):
+    Image.new("LAB", (4, 3), (255, 128, 128)).save(tmp_path / "lab.tif")
+    assert (viz.read_photo(tmp_path / "lab.tif") >= 250).all()  # L 最大就是白
+
+
+def test_contour_closes_at_the_border_of_the_picture():
+    full = np.ones((6, 8), dtype=bool)
+    ring = viz.contour(full)
+    assert ring.sum() == 2 * 8 + 2 * 4
+    assert not ring[1:-1, 1:-1].any()
+    corner = np.zeros((6, 8), dtype=bool)
+    corner[:3, :3] = True
+    assert not viz.contour(corner)[3:].any()  # 不会绕到对面去
+    assert not viz.contour(corner)[:, 3:].any()
+
+
 def test_read_photo_16_bit_png_keeps_the_gradient(tmp_path):
     ramp = np.linspace(0, 65535, 256).round().astype(np.uint16)[None].repeat(3, axis=0)
     Image.fromarray(ramp).save(tmp_path / "deep.png")

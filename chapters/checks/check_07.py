@@ -227,6 +227,13 @@ def transformers() -> dict[str, tuple]:
     return cases
 
 
+def as_list(answer, *args):
+    """叠成一个张量的也收。"""
+    states = answer(*args)
+    stacked = isinstance(states, torch.Tensor) and states.ndim == 4
+    return list(states) if stacked else states
+
+
 CALL = "queries, keys = layer(queries, keys, tokens, key_pe)"
 ex_07_5 = Code(
     f"""
@@ -265,12 +272,7 @@ def image_after_layers(transformer, image, image_pe, tokens):
         "return states",
         "return [keys for _ in states]",
     ),
-    # 叠成一个张量的也收
-    ask=lambda answer, *args: (
-        list(states)
-        if isinstance(states := answer(*args), torch.Tensor) and states.ndim == 4
-        else states
-    ),
+    ask=as_list,
     form="要返回一个列表，一共 depth + 1 份。",
     otherwise="从头一份起，逐份核对。",
     names=tuple(f"第 {i} 份" for i in range(4)),

@@ -158,7 +158,7 @@ def embedded(portable_embed, *args):
 
 def look_at_source(function) -> dict[str, object]:
     """带掩码的原地写法，where 里 Python 的数。"""
-    seen = {"原地写法": False, "where 里的数": False, "循环": False}
+    seen = {"原地写法": False, "where 里的数": False}
     tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     for node in ast.walk(tree):
         targets = getattr(node, "targets", [getattr(node, "target", None)])
@@ -168,7 +168,6 @@ def look_at_source(function) -> dict[str, object]:
             called = ast.unparse(node.func).split(".")[-1]
         by_mask = assigns and any(isinstance(t, ast.Subscript) for t in targets)
         seen["原地写法"] |= by_mask or called in IN_PLACE
-        seen["循环"] |= isinstance(node, ast.For | ast.While | ast.comprehension)
         if called == "where":
             values = [*node.args, *(k.value for k in node.keywords)]
             bare = [v.operand if isinstance(v, ast.UnaryOp) else v for v in values]
@@ -186,6 +185,7 @@ def labelled() -> dict[str, tuple]:
     return cases
 
 
+POINTWISE = "一个点一个点地算，点多了就慢：用 torch.where 一次算完。"
 NOWHERE = "nowhere.expand_as(x)"
 PYTHON = "where 里有 Python 的数：那边会变成 float64，用 torch.zeros_like。"
 PLACE = "还有 x[mask] = … 这样的原地写法：OneFlow 遇到空的掩码会出错。"
@@ -217,7 +217,7 @@ def portable_embed(x, labels, negative, positive, nowhere):
         "x = x.clone(); x.__setitem__(labels[..., 0] == -1, nowhere)",
     ),
     Wrong(
-        "一个点一个点地算，点多了就慢：用 torch.where 一次算完。",
+        POINTWISE,
         "def portable_embed(x, labels, negative, positive, nowhere):\n"
         "    kinds = {0: negative, 1: positive}\n"
         "    rows = []\n"
@@ -247,6 +247,7 @@ def portable_embed(x, labels, negative, positive, nowhere):
     ),
     Wrong("形状变了：应与 x 相同。", "return x", "return x.flatten(1)"),
     ask=embedded,
+    forbid={"for": POINTWISE},
     kept=True,
     dtypes=True,
     form="要返回一个张量。",

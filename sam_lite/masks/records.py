@@ -14,15 +14,18 @@ Record = dict[str, Any]
 
 
 class MaskData(dict[str, Any]):
-    """一批掩码的各项，每项一个张量或列表，长度相同。"""
+    """一批掩码的各项，每项一个张量、数组或列表，长度相同。"""
 
     def filter(self, keep: torch.Tensor) -> None:
         """只留 keep 里的：布尔张量，或下标（次序也照它）。"""
         rows = keep.nonzero()[:, 0] if keep.dtype == torch.bool else keep
+        rows = rows.cpu()
         indices = rows.tolist()
         for name, value in self.items():
             if isinstance(value, torch.Tensor):
                 self[name] = value[rows.to(value.device)]
+            elif isinstance(value, np.ndarray):
+                self[name] = value[rows.numpy()]
             else:
                 self[name] = [value[i] for i in indices]
 

@@ -16,27 +16,14 @@ SHAPE: Any = torch.Tensor.shape
 
 
 class FixedSizes(TorchFunctionMode):
-    """描图时让一些形状成为普通的整数，烤进图里；其余的形状照旧随输入而变。
-
-    参数：
-        everywhere: 真则什么形状都烤：编码器的输入边长是定死的。假则只烤规范化的宽度：
-            解码器的组数和点数要能变。
-    """
-
-    def __init__(self, everywhere: bool) -> None:
-        super().__init__()
-        self.everywhere = everywhere
+    """描图时让问到的形状都成为普通的整数，烤进图里：编码器的输入边长是定死的。"""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         """碰到问形状的，换成整数；别的照常。"""
-        if func is F.layer_norm:  # ONNX 的规范化不收会变的宽度
-            args = (args[0], integers(args[1]), *args[2:])
         result = func(*args, **(kwargs or {}))
-        if self.everywhere and func == SHAPE.__get__:
-            return torch.Size(integers(result))
-        return result
+        return torch.Size(integers(result)) if func == SHAPE.__get__ else result
 
 
 def integers(sizes: Any) -> list[int]:
@@ -71,7 +58,7 @@ class OnnxImageEncoder(nn.Module):
         height, width = x.shape[1], x.shape[2]
         x = torch.cat([x, x.new_zeros((3, height, side - width))], dim=2)
         x = torch.cat([x, x.new_zeros((3, side - height, side))], dim=1)
-        with FixedSizes(everywhere=True):  # 从这里起，形状全由输入边长定死
+        with FixedSizes():  # 从这里起，形状全由输入边长定死
             return self.model.image_encoder(x.reshape(1, 3, side, side))
 
 

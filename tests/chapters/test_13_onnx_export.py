@@ -9,7 +9,7 @@ from torch import nn
 from chapters.common import chapter, course, tagged
 from sam_lite.attention import set_fused
 from sam_lite.model import Sam
-from sam_lite.onnx.graphs import FixedSizes, SamOnnxModel
+from sam_lite.onnx.graphs import SamOnnxModel
 
 STEM = "13_onnx_export"
 
@@ -78,8 +78,7 @@ def test_exported_decoder_agrees_in_other_shapes(small_sam: Sam) -> None:
     mine = course.from_chapter(STEM, "MyOnnxDecoder")(small_sam)
     set_fused(small_sam, False)
     args = inputs_for(small_sam, 2, 3, 2, (40, 60))
-    with FixedSizes(everywhere=False):
-        model, burnt = export(mine, args, *spec)
+    model, burnt = export(mine, args, *spec)
     assert not burnt
     onnx.checker.check_model(model, full_check=True)
     for case in CASES:
